@@ -1,0 +1,1 @@
+"""The commands, one module each; no logic that the library lacks."""

@@ -1,0 +1,1 @@
+"""Words: settings, outcomes, chunks, contexts, the register of what lives. Starts nothing."""

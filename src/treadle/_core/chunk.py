@@ -1,0 +1,109 @@
+"""A chunk: consecutive items that one worker takes in one go, and what became of them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from treadle._core.describe import annotate, describe
+from treadle._core.outcome import Outcome, Status
+from treadle.errors import CallCancelled, CallNotStarted
+
+End = Literal["running", "done", "abandoned"]
+
+
+class Chunk:
+    """Consecutive items of a run, their results so far, and how much of them was delivered.
+
+    Who may touch what, and when:
+
+    - ``todo`` holds the items not begun, last first. The owner pops its end, thieves its beginning; each
+      pop is atomic, so an item has one taker, with or without a GIL.
+    - ``results`` and ``failures`` are written by the owner alone, and only grow. The item whose call is
+      being made is therefore always ``items[len(results)]``: nothing has to note it.
+    - everything else changes under the crew's lock.
+    """
+
+    __slots__ = ("begun", "delivered", "end", "ended", "ends", "failures", "items", "results", "start", "todo")
+
+    def __init__(self, start: int, items: list[Any] | None = None, todo: list[Any] | None = None) -> None:
+        self.start = start
+        self.items: list[Any] = [] if items is None else items
+        self.todo: list[Any] = [] if todo is None else todo
+        self.results: list[Any] = []
+        self.failures: dict[int, BaseException] | None = None
+        self.delivered = 0
+        self.begun: float | None = None  # perf_counter() of the first call; None: in no worker's hands yet
+        self.ended: float | None = None
+        self.ends: list[float] | None = None  # when each call ended, where somebody asked to know
+        self.end: End = "running"
+
+    def make_ready(self) -> None:
+        """Lay out the items so that a worker can take them."""
+        self.todo = self.items[::-1]
+
+    def fail(self, error: BaseException) -> None:
+        """Record that the call being made raised ``error``. Its place in ``results`` is still to be filled."""
+        if self.failures is None:
+            self.failures = {}
+        self.failures[len(self.results)] = error
+
+    def first_failure(self) -> int | None:
+        """Return the offset of the first failure not delivered yet."""
+        if not self.failures:
+            return None
+        recorded = range(self.delivered, len(self.results))
+        return min((at for at in list(self.failures) if at in recorded), default=None)
+
+    def split(self, count: int) -> Chunk | None:
+        """Move up to ``count`` items that nobody has begun from the end of this chunk into a new one."""
+        stolen: list[Any] = []
+        try:
+            while len(stolen) < count:
+                stolen.append(self.todo.pop(0))
+        except IndexError:  # the owner was faster
+            pass
+        if not stolen:
+            return None
+        keep = len(self.items) - len(stolen)
+        tail = Chunk(self.start + keep, self.items[keep:], stolen)
+        del self.items[keep:]
+        return tail
+
+    def freeze(self) -> None:
+        """Close the account of a chunk whose worker is still in a call: what it adds now no longer counts."""
+        self.results = list(self.results)
+        self.failures = dict(self.failures) if self.failures else None
+        self.end = "abandoned"
+
+    def seconds(self, offset: int) -> float:
+        """Return how long the call at ``offset`` took; the chunk's mean where single calls were not timed."""
+        if self.begun is None:
+            return 0.0
+        if self.ends is not None and offset < len(self.ends):
+            return self.ends[offset] - (self.ends[offset - 1] if offset else self.begun)
+        return 0.0 if self.ended is None else (self.ended - self.begun) / max(1, len(self.results))
+
+    def status(self, offset: int) -> Status:
+        """Return what became of the item at ``offset``, as the account stands."""
+        if offset < len(self.results):
+            return "failed" if self.failures and offset in self.failures else "succeeded"
+        return "cancelled" if self.end == "abandoned" and offset == len(self.results) else "not_started"
+
+    def outcome(self, offset: int, run: str, now: float) -> Outcome[Any, Any]:
+        """Return the outcome of the item at ``offset``; ``now`` tells the age of a call left behind."""
+        index, item, status = self.start + offset, self.items[offset], self.status(offset)
+        if status == "succeeded":
+            return Outcome(index, item, status, self.results[offset], seconds=self.seconds(offset))
+        if status == "failed":
+            assert self.failures is not None
+            error = self.failures[offset]
+            self.name_item(error, offset, run)
+            return Outcome(index, item, status, error=error, seconds=self.seconds(offset))
+        if status == "cancelled":
+            age = now - (self.begun or now)
+            return Outcome(index, item, status, error=CallCancelled(run, index), seconds=age, abandoned=True)
+        return Outcome(index, item, status, error=CallNotStarted(run, index), attempts=0)
+
+    def name_item(self, error: BaseException, offset: int, run: str) -> None:
+        """Put a note on ``error`` that says which item it belongs to."""
+        annotate(error, f"item {self.start + offset} of run {run!r}: {describe(self.items[offset])}")

@@ -1,0 +1,42 @@
+"""Short, safe descriptions of other people's objects, for notes, logs and displays."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+_NOTE_PREFIX = "treadle: "
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 120
+_short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 6
+
+
+def describe(thing: object) -> str:
+    """Return ``repr(thing)``, shortened; never raises, whatever its ``__repr__`` does."""
+    try:
+        return _short.repr(thing)
+    except Exception:
+        return f"<{type(thing).__name__} whose repr() fails>"
+
+
+def describe_function(fn: object) -> str:
+    """Return the name that a person would call ``fn`` by."""
+    fn = getattr(fn, "func", fn)
+    name: Any = getattr(fn, "__name__", None)
+    return name if isinstance(name, str) else type(fn).__name__
+
+
+def annotate(error: BaseException, text: str) -> None:
+    """Put ``text`` on ``error`` as a note, in place of an earlier note of ours.
+
+    A function may raise the same exception object for many items; it then names the last one, and its
+    notes do not pile up.
+    """
+    notes: object = getattr(error, "__notes__", None)
+    if isinstance(notes, list):
+        notes[:] = [note for note in notes if not str(note).startswith(_NOTE_PREFIX)]
+    try:
+        error.add_note(_NOTE_PREFIX + text)
+    except Exception:  # an exception class that refuses notes keeps its own behaviour
+        return

@@ -1,0 +1,104 @@
+"""The register of what lives: who must say goodbye at exit, close after a fork, and show up in a dump.
+
+Nothing is hooked into the interpreter before something lives.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """What one worker is doing right now.
+
+    Attributes:
+        thread: Name of its thread.
+        ident: The thread's identifier, as ``sys._current_frames()`` has it.
+        index: The item whose call it makes; None while it waits for work.
+        item: That item, described.
+        seconds: For how long it has been at it, with the tiny calls taken in the same go.
+        abandoned: It was left behind.
+    """
+
+    thread: str
+    ident: int | None
+    index: int | None = None
+    item: str = ""
+    seconds: float = 0.0
+    abandoned: bool = False
+
+
+class Living(Protocol):
+    """Something with workers. None of these methods may wait for a lock: see ``register``."""
+
+    name: str
+
+    def begin_goodbye(self) -> None:
+        """Start nothing new; called when the interpreter exits."""
+
+    def finish_goodbye(self, deadline: float) -> None:
+        """Wait for what runs until ``deadline`` (``time.monotonic()``), then log what is left behind."""
+
+    def close_after_fork(self) -> None:
+        """Close in a forked child, where only the forking thread exists."""
+
+    def grace_seconds(self) -> float:
+        """Return how long a goodbye may take."""
+
+    def worker_states(self) -> Iterable[WorkerState]:
+        """Return what each worker is doing. Called from signal handlers: it takes no lock."""
+
+
+# A plain dict: copying its values is atomic, so that a signal handler or a forked child can look at it.
+_living: dict[int, weakref.ref[Living]] = {}
+_hooks_lock = threading.Lock()
+_hooked = False
+
+
+def enroll(thing: Living) -> None:
+    """Put ``thing`` on the register. It leaves by ``dismiss``, or when it is collected."""
+    global _hooked
+    key = id(thing)
+    _living[key] = weakref.ref(thing, lambda _: _living.pop(key, None))
+    if not _hooked:
+        with _hooks_lock:
+            if not _hooked:
+                atexit.register(_say_goodbye)
+                os.register_at_fork(after_in_child=_close_after_fork)
+                _hooked = True
+
+
+def dismiss(thing: Living) -> None:
+    """Take ``thing`` off the register."""
+    _living.pop(id(thing), None)
+
+
+def living() -> list[Living]:
+    """Return what is on the register, oldest first."""
+    return [thing for ref in list(_living.values()) if (thing := ref()) is not None]
+
+
+def _say_goodbye() -> None:
+    """Give what still runs its grace, all of it at once, and let the interpreter go."""
+    things = living()
+    for thing in things:
+        thing.begin_goodbye()
+    now = time.monotonic()
+    for thing in things:
+        thing.finish_goodbye(now + thing.grace_seconds())
+
+
+def _close_after_fork() -> None:
+    global _hooks_lock
+    _hooks_lock = threading.Lock()
+    for thing in living():
+        thing.close_after_fork()
+    _living.clear()

@@ -1,0 +1,73 @@
+"""The options of a run: one frozen value, checked once, instead of a list in every signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from treadle._core.describe import describe
+from treadle._core.outcome import Stats
+from treadle.errors import InvalidArgument, WrongType
+
+# Threads wait, they do not compute, so the number does not follow the cores. It is what the standard
+# library allows at most; a crew starts no more of them than its calls keep busy.
+DEFAULT_MAX_WORKERS = 32
+# Short enough that nobody takes a closing run for a hanging one, long enough for a polite goodbye.
+DEFAULT_GRACE_SECONDS = 0.25
+
+Intake = Literal["caller", "thread"]
+Progress = bool | Callable[[Stats], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of ``treadle.map``; see there for what each means."""
+
+    max_workers: int = DEFAULT_MAX_WORKERS
+    ordered: bool = True
+    buffersize: int | None = None
+    chunksize: int | None = None
+    timeout: float | None = None
+    intake: Intake = "caller"
+    progress: Progress = False
+    name: str = "map"
+    grace: float = DEFAULT_GRACE_SECONDS
+    max_abandoned: int = DEFAULT_MAX_WORKERS
+
+    def __post_init__(self) -> None:
+        _check_count("max_workers", self.max_workers, least=1)
+        _check_count("max_abandoned", self.max_abandoned, least=0)
+        if self.buffersize is not None:
+            _check_count("buffersize", self.buffersize, least=0)
+        if self.chunksize is not None:
+            _check_count("chunksize", self.chunksize, least=1)
+        if self.timeout is not None:
+            _check_seconds("timeout", self.timeout)
+        _check_seconds("grace", self.grace)
+        if self.intake not in ("caller", "thread"):
+            raise InvalidArgument("intake", describe(self.intake), "'caller' or 'thread'")
+        if not isinstance(self.name, str):
+            raise WrongType("name", describe(self.name), "a string")
+        if not (isinstance(self.progress, bool) or callable(self.progress)):
+            raise WrongType("progress", describe(self.progress), "True, False or a function that takes Stats")
+
+
+def check_callable(name: str, thing: object) -> None:
+    """Raise unless ``thing`` can be called."""
+    if not callable(thing):
+        raise WrongType(name, f"{describe(thing)} ({type(thing).__name__})", "callable")
+
+
+def _check_count(name: str, given: Any, least: int) -> None:
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise WrongType(name, describe(given), "a whole number")
+    if given < least:
+        raise InvalidArgument(name, str(given), f"at least {least}")
+
+
+def _check_seconds(name: str, given: Any) -> None:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise WrongType(name, describe(given), "a number of seconds")
+    if not given >= 0:  # also refuses NaN
+        raise InvalidArgument(name, str(given), "0 seconds or more")

@@ -1,0 +1,1 @@
+"""Workers, their number and their chunks."""

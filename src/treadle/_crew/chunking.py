@@ -1,0 +1,97 @@
+"""How many items a worker takes in one go, and how far the intake may run ahead.
+
+A hand-over between threads costs tens of microseconds, so tiny calls are taken many at a time; a call of a
+millisecond gains nothing from company, and would only delay it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from treadle._core.chunk import Chunk
+
+CHUNK_SECONDS = 0.001
+MAX_CHUNK_ITEMS = 1024
+# What the items and results of one chunk may weigh, as far as sys.getsizeof() sees it.
+MAX_CHUNK_BYTES = 256 * 1024
+CHUNKS_AHEAD = 8
+# Below this, a call costs less than sharing it: on a GIL no second worker would make it faster.
+TINY_CALL_SECONDS = 5e-6
+# Less work than this is not worth waking another worker for.
+WORTH_SHARING_SECONDS = 100e-6
+
+
+class ChunkSizer:
+    """Finds the chunk size by the chunks that were done: doubling, toward ``CHUNK_SECONDS`` a chunk.
+
+    All methods are called under the crew's lock.
+
+    Args:
+        max_workers: Of the crew.
+        chunksize: A size to keep to, where the user gave one.
+        buffersize: The items that may wait beyond the workers', where the user gave a number: it then also
+            caps the chunks, so that one worker cannot take them all.
+    """
+
+    def __init__(self, max_workers: int, chunksize: int | None, buffersize: int | None) -> None:
+        self._max_workers = max_workers
+        self._chunksize = chunksize
+        self._buffersize = buffersize
+        fair_share = MAX_CHUNK_ITEMS if buffersize is None else (max_workers + buffersize) // (2 * max_workers)
+        self._largest = max(1, min(MAX_CHUNK_ITEMS, fair_share))
+        self._adaptive = 1
+        self.mean: float | None = None  # seconds a call, lately; None: not known (any more)
+
+    @property
+    def size(self) -> int:
+        """Items for the next chunk."""
+        return self._chunksize or self._adaptive
+
+    def limit(self, active: int) -> int:
+        """Return how many items may be taken beyond the last result consumed, ``active`` workers being busy.
+
+        ``max_workers + buffersize``, where ``buffersize`` is by default ``max_workers`` chunks; it grows only
+        while calls are tiny and what they return is small.
+        """
+        if self._buffersize is not None:
+            return self._max_workers + self._buffersize
+        least = self._max_workers * (self._chunksize or 1)
+        if self._adaptive == 1:
+            return self._max_workers + least
+        return self._max_workers + max(least, self._adaptive * max(CHUNKS_AHEAD, 2 * active))
+
+    def weigh(self, chunk: Chunk) -> int:
+        """Return the bytes of one item of ``chunk`` and its result; of interest only where chunks may grow.
+
+        Called without the lock: ``sys.getsizeof`` may run code of the user's.
+        """
+        assert chunk.begun is not None
+        assert chunk.ended is not None
+        if chunk.ended - chunk.begun >= CHUNK_SECONDS or not chunk.results:
+            return 0
+        return _weigh(chunk.items[-1]) + _weigh(chunk.results[-1])
+
+    def observe(self, chunk: Chunk, weight: int) -> None:
+        """Learn from a chunk whose calls are made; ``weight`` is what ``weigh`` said."""
+        if chunk.begun is None or chunk.ended is None or not chunk.results:
+            return
+        self.mean = mean = (chunk.ended - chunk.begun) / len(chunk.results)
+        fitting = int(CHUNK_SECONDS / mean) if mean * MAX_CHUNK_ITEMS > CHUNK_SECONDS else MAX_CHUNK_ITEMS
+        size = min(2 * self._adaptive, fitting, self._largest)
+        if weight:
+            size = min(size, MAX_CHUNK_BYTES // weight)
+        self._adaptive = max(1, size)
+
+    def is_worth_sharing(self, calls: int, gil: bool) -> bool:
+        """Tell whether ``calls`` that wait are worth another worker."""
+        mean = self.mean
+        if mean is None:
+            return calls > 0
+        return mean * calls >= WORTH_SHARING_SECONDS and not (gil and mean < TINY_CALL_SECONDS)
+
+
+def _weigh(thing: object) -> int:
+    try:
+        return sys.getsizeof(thing)
+    except Exception:  # a broken __sizeof__ of the user's: take it for something large
+        return MAX_CHUNK_BYTES

@@ -1,0 +1,59 @@
+"""A worker: one thread that owns an engine."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from treadle._core.chunk import Chunk
+from treadle._engines.engine import Engine
+from treadle._sync.parker import Parker
+
+if TYPE_CHECKING:
+    from treadle._crew.crew import Crew
+
+
+class Worker:
+    """Takes chunks from its crew and has its engine make their calls, until the crew has no more for it.
+
+    Its fields other than ``parker`` and ``thread`` change under the crew's lock.
+    """
+
+    __slots__ = ("_crew", "abandoned", "chunk", "engine", "has_large", "is_on_its_way", "is_opening", "parker", "thread")
+
+    def __init__(self, crew: Crew, engine: Engine, name: str) -> None:
+        self._crew = crew
+        self.engine = engine
+        self.chunk: Chunk | None = None
+        self.abandoned = False
+        self.is_on_its_way = True  # woken or started, and not arrived yet
+        self.is_opening = False
+        self.has_large = False  # has, or had when it took it, a chunk of several calls
+        self.parker = Parker()
+        # A daemon, so that a stuck call cannot hold the interpreter's exit; the register says goodbye instead.
+        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def _work(self) -> None:
+        crew, engine = self._crew, self.engine
+        crew.report_opening(self)
+        try:
+            engine.open()
+        except BaseException as error:  # the initializer's or the resource's: it ends the run
+            crew.report_unopened(self, error)
+            self._close()
+            return
+        chunk: Chunk | None = None
+        try:
+            while (chunk := crew.exchange(self, chunk)) is not None:
+                engine.make_calls(chunk)
+        except BaseException as error:  # of the engine, or thrown into this thread from outside
+            crew.report_lost(self, error)
+        self._close()
+
+    def _close(self) -> None:
+        error: BaseException | None = None
+        try:
+            self.engine.close()
+        except BaseException as raised:
+            error = raised
+        self._crew.report_left(self, error)

@@ -1,0 +1,56 @@
+"""The seam: what a worker needs from whatever makes its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from treadle._core.chunk import Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class CallPlan:
+    """How a call is made of an item, whichever engine makes it.
+
+    Attributes:
+        fn: The user's function.
+        context: The submitter's context.
+        spread: An item is a tuple of arguments.
+        initializer: Called once by each worker before its first call.
+        initargs: Its arguments.
+        resource: Opens what each worker has for itself; passed to ``fn`` as its last argument.
+    """
+
+    fn: Callable[..., Any]
+    context: Context
+    spread: bool = False
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    resource: Callable[[], Any] | None = None
+
+
+class Engine(Protocol):
+    """Makes calls, one chunk at a time, and knows nothing of why, when or for whom.
+
+    One worker owns an engine and calls ``open``, ``make_calls`` and ``close`` on its own thread, in that
+    order; only ``interrupt`` comes from other threads.
+    """
+
+    def open(self) -> None:
+        """Get ready: run the initializer, open the resource. What these raise is raised."""
+
+    def make_calls(self, chunk: Chunk) -> None:
+        """Make the calls of ``chunk`` until its ``todo`` is empty, recording each result or failure.
+
+        Items are taken off the end of ``todo`` one by one, because others may take from its beginning or
+        clear it meanwhile. A call that raises is a failure of that item, whatever it raises. If this method
+        itself raises, the engine is broken, and the item being called is lost with its worker.
+        """
+
+    def interrupt(self) -> None:
+        """Ask the call being made to end soon. Never blocks; does nothing where nothing can be done."""
+
+    def close(self) -> None:
+        """Close what ``open`` opened. What the closing raises is raised."""

@@ -1,0 +1,125 @@
+"""The inline engine: the worker's thread makes the calls itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from contextvars import Context
+from time import perf_counter
+from typing import Any
+
+from treadle._core.chunk import Chunk
+from treadle._core.context import detects_changes, isolated
+from treadle._engines.engine import CallPlan
+
+
+class InlineEngine:
+    """Calls the function on the worker's own thread."""
+
+    def __init__(self, plan: CallPlan) -> None:
+        self._plan = plan
+        self._context = plan.context.copy()  # what the initializer sets here, this worker's calls see
+        self._call: Callable[[Any], Any] = plan.fn
+        self._open = ExitStack()
+
+    def open(self) -> None:
+        """Run the initializer, open the resource, and settle how a call is made."""
+        plan = self._plan
+        if plan.initializer is not None:
+            self._context.run(plan.initializer, *plan.initargs)
+        if plan.resource is not None:
+            self._call = _with_resource(plan, self._context.run(self._open_resource, plan.resource))
+        elif plan.spread:
+            self._call = _spread(plan.fn)
+        if not detects_changes(self._context):
+            self._call = isolated(self._call, self._context)
+
+    def make_calls(self, chunk: Chunk) -> None:
+        """Make the calls of ``chunk``, in one context for as long as no call changes it."""
+        while True:
+            context = self._context.copy()
+            if context.run(_drain, chunk, self._call, context, self._context):
+                return
+
+    def interrupt(self) -> None:
+        """Do nothing: a thread cannot be interrupted from outside."""
+
+    def close(self) -> None:
+        """Close the resource, if one was opened."""
+        self._context.copy().run(self._open.close)
+
+    def _open_resource(self, factory: Callable[[], Any]) -> Any:
+        resource = factory()
+        if hasattr(type(resource), "__enter__") and hasattr(type(resource), "__exit__"):
+            return self._open.enter_context(resource)
+        if callable(close := getattr(resource, "close", None)):
+            self._open.callback(close)
+        return resource
+
+
+def _drain(chunk: Chunk, fn: Callable[[Any], Any], context: Context, base: Context) -> bool:
+    """Make calls until none is left (True) or one of them changed the context (False).
+
+    This loop is what a tiny call costs. It holds nothing that a thief or a watcher would need: the item
+    being called is the one at ``len(chunk.results)``.
+    """
+    take, record = chunk.todo.pop, _recorder(chunk)
+    while True:
+        try:
+            item = take()
+        except IndexError:
+            return True
+        try:
+            result = fn(item)
+        except BaseException as error:  # also SystemExit and StopIteration: they are this item's outcome
+            chunk.fail(_without_our_frames(error))
+            result = None
+        record(result)
+        if context != base:
+            return False
+
+
+def _recorder(chunk: Chunk) -> Callable[[Any], None]:
+    ends = chunk.ends
+    if ends is None:
+        return chunk.results.append
+    results = chunk.results
+
+    def record(result: Any) -> None:
+        ends.append(perf_counter())
+        results.append(result)
+
+    return record
+
+
+def _spread(fn: Callable[..., Any]) -> Callable[[Any], Any]:
+    def call(arguments: tuple[Any, ...]) -> Any:
+        return fn(*arguments)
+
+    return call
+
+
+def _with_resource(plan: CallPlan, resource: Any) -> Callable[[Any], Any]:
+    fn = plan.fn
+
+    def call(item: Any) -> Any:
+        return fn(item, resource)
+
+    def call_spread(arguments: tuple[Any, ...]) -> Any:
+        return fn(*arguments, resource)
+
+    return call_spread if plan.spread else call
+
+
+def _without_our_frames(error: BaseException) -> BaseException:
+    """Return ``error`` with a traceback that starts in the user's code.
+
+    Our frames say nothing to the user, and hold the chunk: kept, they would close a circle through it.
+    """
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code.co_filename in _OUR_FILES:
+        traceback = traceback.tb_next
+    return error.with_traceback(traceback)
+
+
+_OUR_FILES = frozenset({_drain.__code__.co_filename, isolated.__code__.co_filename})

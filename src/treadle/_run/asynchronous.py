@@ -1,0 +1,70 @@
+"""``async for`` over a run: the consumer is a coroutine, which may not block its loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from treadle._run.course import Course
+from treadle._run.delivery import Delivery, _End
+
+T = TypeVar("T")
+_NOTHING: Any = object()
+
+
+class LoopParker:
+    """Where one coroutine waits; any thread may wake it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    async def wait(self, seconds: float | None) -> bool:
+        """Wait to be woken, or for ``seconds``; tell which it was."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+    def wake(self) -> None:
+        """Let the next or the present wait end."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._event.set)
+
+
+class AsyncStream(AsyncIterator[T]):
+    """The results or outcomes of a run, for ``async for``. ``stream`` is kept so that the run goes on."""
+
+    def __init__(self, stream: object, course: Course, delivery: Delivery) -> None:
+        self._stream = stream
+        self._course = course
+        self._delivery = delivery
+        self._batch: Iterator[Any] = iter(())
+
+    def __aiter__(self) -> AsyncStream[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        while (value := next(self._batch, _NOTHING)) is _NOTHING:
+            self._batch = await self._next_batch()
+        result: T = value
+        return result
+
+    async def _next_batch(self) -> Iterator[Any]:
+        parker = LoopParker()
+        self._course.waker = parker
+        stalled = False
+        try:
+            while (batch := self._delivery.step(stalled)) is None:
+                stalled = not await parker.wait(self._delivery.wait_seconds)
+        except BaseException:  # cancelled, above all: the run stops, the loop is not kept waiting
+            self._course.end_now()
+            raise
+        if isinstance(batch, _End):
+            raise StopAsyncIteration
+        return batch

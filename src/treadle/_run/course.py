@@ -1,0 +1,283 @@
+"""The course of a run: it goes on, it stops, its account is sealed. Each happens once, in this order."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
+from time import perf_counter
+from typing import Any
+
+from treadle._core import register
+from treadle._core.chunk import Chunk
+from treadle._core.describe import annotate, describe
+from treadle._core.outcome import Stats
+from treadle._core.register import WorkerState
+from treadle._core.settings import Settings
+from treadle._crew.chunking import ChunkSizer
+from treadle._crew.crew import Crew
+from treadle._crew.worker import Worker
+from treadle._engines.engine import CallPlan, Engine
+from treadle._run.intake import Intake
+from treadle._run.ledger import Ledger
+from treadle._sync.parker import Parker, Waker
+from treadle.errors import TooManyAbandoned
+
+_logger = logging.getLogger("treadle")
+
+
+class Course:
+    """One run: its crew, its intake, its ledger, and the way it ends.
+
+    - *going on*: items are taken and called.
+    - *stopping*: no call begins any more; what runs may take ``grace`` seconds to end.
+    - *sealed*: the account is closed; a call that still runs was left behind.
+
+    The consumer drives it (see ``Delivery``); workers and the feeder only report. ``on_end`` is called once,
+    without a lock, when nothing of the run will change any more.
+    """
+
+    def __init__(
+        self, settings: Settings, plan: CallPlan, make_engine: Callable[[], Engine], items: Iterator[Any]
+    ) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.ledger = Ledger(settings.ordered)
+        self.deadline = None if settings.timeout is None else time.monotonic() + settings.timeout
+        sizer = ChunkSizer(settings.max_workers, settings.chunksize, settings.buffersize)
+        self.crew = Crew(self.name, settings.max_workers, make_engine, sizer, self, self.deadline)
+        self.intake = Intake(items, self.ledger, self.crew)
+        self.waker: Waker = Parker()
+        self.is_sealed = False
+        self.is_finished = False
+        self.is_forked = False
+        self.fails_fast = False
+        self.ending: BaseException | None = None  # why it stopped; None: it was closed
+        self.awaited: Chunk | bool = False  # what the consumer waits for: a chunk, anything (True), or nothing
+        self.on_end: list[Callable[[], None]] = []
+        self._has_resource = plan.resource is not None
+        self._first_failure: tuple[Chunk, int] | None = None
+        self._stop_deadline = 0.0
+        self._abandoned: list[tuple[Worker, Chunk]] = []
+        self._began = perf_counter()
+        self._seconds: float | None = None
+        register.enroll(self)
+
+    # Going on
+
+    def use_feeder(self, context: Context) -> None:
+        """Advance the input on a thread of its own from now on."""
+        self.intake.start_feeder(self.name, context, self._note_input_end)
+
+    def fail_fast(self) -> None:
+        """Let the first failure stop the run, also one that has happened already. Called under the lock."""
+        self.fails_fast = True
+        if self._first_failure is not None:
+            self._stop_for_failure(*self._first_failure)
+
+    # Stopping
+
+    def stop(self, ending: BaseException | None) -> None:
+        """Begin no further call. Called under the lock; only the first reason counts."""
+        if self.crew.is_stopping:
+            return
+        self.ending = ending
+        self._stop_deadline = time.monotonic() + self.settings.grace
+        self.crew.stop()
+        self.intake.wake()
+        self._wake()
+
+    def is_quiet(self) -> bool:
+        """Tell whether nothing of the crew runs any more that one should wait for. Called under the lock."""
+        return self.crew.busy == 0 and not (self._has_resource and self.crew.workers)
+
+    def seconds_of_grace(self) -> float:
+        """Return how long a stopping run may still wait for its calls."""
+        return self._stop_deadline - time.monotonic()
+
+    def end(self, ending: BaseException | None) -> None:
+        """Stop, wait for what runs as long as ``grace`` allows, and seal. Harmless after the end."""
+        with self.crew.lock:
+            if self.is_finished or self.is_sealed:
+                return
+            self.stop(ending)
+            waker = self.waker
+            self.waker = parker = Parker()
+        try:
+            while True:
+                with self.crew.lock:
+                    self.awaited = True
+                    if self.is_quiet() or self.is_sealed:
+                        break
+                if (left := self.seconds_of_grace()) <= 0:
+                    break
+                parker.wait(left)
+        finally:
+            self.waker = waker
+        self.seal()
+        waker.wake()
+
+    def end_now(self) -> None:
+        """Stop without waiting or locks that could be held already: for an owner that is being collected."""
+        if self.is_finished or self.is_sealed or self.is_forked:
+            return
+        if self.crew.lock.acquire(blocking=False):
+            try:
+                self.stop(None)
+            finally:
+                self.crew.lock.release()
+
+    # Sealed, or finished with nothing left
+
+    def seal(self) -> None:
+        """Close the account, leave behind what still runs, and say so."""
+        with self.crew.lock:
+            if self.is_sealed:
+                return
+            left_behind = self.crew.abandon()
+            self._abandoned = [(worker, worker.chunk) for worker in left_behind if worker.chunk is not None]
+            self.ledger.settle_batch()
+            self.ledger.close([chunk for _, chunk in self._abandoned])
+            self.is_sealed = True
+        self._end_up()
+        for worker, chunk in self._abandoned:
+            _logger.warning("run %r leaves a thread behind: %s", self.name, _tell(worker, chunk))
+        if len(self._abandoned) > self.settings.max_abandoned:
+            error = TooManyAbandoned(self.name, len(self._abandoned), self.settings.max_abandoned)
+            if self.ending is None:
+                self.ending = error
+            else:
+                annotate(self.ending, str(error))
+
+    def finish(self) -> None:
+        """Dismiss the crew after the last outcome was delivered. Called under the lock."""
+        self.crew.stop()
+
+    def finished(self) -> None:
+        """Take note that the run has come to its natural end and the crew is quiet."""
+        self.is_finished = True
+        self._end_up()
+
+    def _end_up(self) -> None:
+        self._seconds = perf_counter() - self._began
+        register.dismiss(self)
+        callbacks, self.on_end = self.on_end, []
+        for callback in callbacks:
+            callback()
+
+    # What the crew reports, under its lock
+
+    def note_settled(self, chunk: Chunk) -> None:
+        """Count the chunk, stop at a failure if that is wanted, and wake whoever waits for this chunk."""
+        self.ledger.settle(chunk)
+        if chunk.failures and self._first_failure is None:
+            self._first_failure = (chunk, min(chunk.failures))
+            if self.fails_fast:
+                self._stop_for_failure(*self._first_failure)
+        if self.awaited is chunk or self.awaited is True:
+            self._wake()
+
+    def note_split(self, tail: Chunk) -> None:
+        """Open the account of ``tail``."""
+        self.ledger.add(tail)
+
+    def note_expired(self) -> None:
+        """Stop: the whole run's time is up."""
+        self.stop(self.timeout_error())
+
+    def note_broken(self, error: BaseException) -> None:
+        """Stop: a worker could not get ready."""
+        annotate(error, f"a worker of run {self.name!r} could not get ready")
+        self.stop(error)
+
+    def note_quieter(self) -> None:
+        """Let whoever waits for quiet look again."""
+        self._wake()
+
+    def _note_input_end(self) -> None:
+        with self.crew.lock:
+            self._wake()
+
+    def _wake(self) -> None:
+        self.awaited = False
+        self.waker.wake()
+
+    def _stop_for_failure(self, chunk: Chunk, offset: int) -> None:
+        assert chunk.failures is not None
+        error = chunk.failures[offset]
+        if not self.crew.is_stopping:
+            chunk.name_item(error, offset, self.name)
+        self.stop(error)
+
+    def timeout_error(self) -> TimeoutError:
+        """Return the error of a run that takes too long."""
+        return TimeoutError(f"run {self.name!r} did not end within timeout={self.settings.timeout} seconds")
+
+    # Exit, fork, and onlookers: see register.Living
+
+    def begin_goodbye(self) -> None:
+        """Start nothing new."""
+        if self.crew.lock.acquire(timeout=self.settings.grace):
+            try:
+                self.stop(None)
+            finally:
+                self.crew.lock.release()
+
+    def finish_goodbye(self, deadline: float) -> None:
+        """Wait until ``deadline`` for what runs, then log what is left behind."""
+        self._stop_deadline = deadline
+        self.end(None)
+
+    def grace_seconds(self) -> float:
+        """Return the run's grace."""
+        return self.settings.grace
+
+    def close_after_fork(self) -> None:
+        """Close in a forked child: the crew stayed with the parent."""
+        self.is_forked = True
+        self.crew.close_after_fork()
+        self.ledger.settle_batch()
+
+    def worker_states(self) -> Iterable[WorkerState]:
+        """Return what each worker is doing, the ones left behind too; takes no lock."""
+        at_work = [(worker, worker.chunk, False) for worker in list(self.crew.workers)]
+        left = [(worker, chunk, True) for worker, chunk in list(self._abandoned)]
+        return [_state(*entry) for entry in at_work + left if entry[0].thread.is_alive()]
+
+    def stats(self) -> Stats:
+        """Return the account as it stands; takes no lock, so counts may be moments apart."""
+        ledger, crew = self.ledger, self.crew
+        succeeded, failed = ledger.succeeded, ledger.failed
+        for chunk in crew.chunks_in_hand() if not self.is_sealed else ():
+            bad = len(chunk.failures) if chunk.failures else 0
+            failed += bad
+            succeeded += len(chunk.results) - bad
+        return Stats(
+            taken=ledger.taken,
+            succeeded=succeeded,
+            failed=failed,
+            cancelled=ledger.cancelled,
+            not_started=ledger.not_started,
+            abandoned=len(self._abandoned),
+            running=crew.busy,
+            workers=len(crew.workers),
+            seconds=self._seconds if self._seconds is not None else perf_counter() - self._began,
+            decision=f"threads, at most {self.settings.max_workers} workers",
+        )
+
+
+def _state(worker: Worker, chunk: Chunk | None, abandoned: bool) -> WorkerState:
+    thread = worker.thread
+    if chunk is None or chunk.begun is None:
+        return WorkerState(thread.name, thread.ident)
+    offset = min(len(chunk.results), len(chunk.items) - 1)
+    age = perf_counter() - chunk.begun
+    return WorkerState(
+        thread.name, thread.ident, chunk.start + offset, describe(chunk.items[offset]), age, abandoned
+    )
+
+
+def _tell(worker: Worker, chunk: Chunk) -> str:
+    state = _state(worker, chunk, abandoned=True)
+    return f"the call for item {state.index} ({state.item}) still runs after {state.seconds:.1f} s in {state.thread}"

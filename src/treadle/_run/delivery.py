@@ -1,0 +1,256 @@
+"""Delivery: the consumer's side of a run, one batch of results after the other.
+
+``itertools.chain`` iterates a ``Delivery``, which hands it one iterator after the other: so a result costs
+the consumer no more than an element of a list, and errors come out of an iterator like any other, which
+leaves the chain usable (an error of the chain's own source would end it without a word).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Final, final
+
+from treadle._core.chunk import Chunk
+from treadle._core.describe import describe
+from treadle._run.course import Course
+from treadle._sync.parker import Parker
+from treadle.errors import RunClosed
+
+MIN_POLL_SECONDS = 0.001
+MAX_POLL_SECONDS = 0.05
+# A consumer slower than this for one batch gets smaller ones, so that the intake and failures reach it sooner.
+BATCH_SECONDS = 0.005
+MAX_BATCH_ITEMS = 4096
+
+
+@final
+class _End:
+    """The natural end of a run."""
+
+
+END: Final = _End()
+
+
+class Raiser(Iterator[Any]):
+    """An iterator that raises ``error`` the first time, and is at its end from then on."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error: BaseException | None = error
+
+    def __next__(self) -> Any:
+        error, self._error = self._error, None
+        if error is None:
+            raise StopIteration
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            # Raised as it is, it would end the consumer's loop as if nothing had happened.
+            kind = type(error).__name__
+            raise RuntimeError(f"a call raised {kind}, which cannot pass through an iterator") from error
+        try:
+            raise error
+        finally:
+            del error  # the traceback holds this frame: do not close a circle through it
+
+
+class Delivery(Iterator[Iterator[Any]]):
+    """Hands out a run's results (the first failure stops it) or its outcomes (nothing does).
+
+    Any one thread at a time may be the consumer.
+    """
+
+    def __init__(self, course: Course, as_outcomes: bool) -> None:
+        self._course = course
+        self._as_outcomes = as_outcomes
+        self._is_chosen = False
+        self._is_over = False
+        self._polls = 0
+        self._most = MAX_BATCH_ITEMS
+        self._handed_over = 0.0
+        self.wait_seconds: float | None = None  # after ``step`` returned None: how long to wait at most
+
+    def __next__(self) -> Iterator[Any]:
+        parker = Parker()
+        self._course.waker = parker
+        try:
+            stalled = False
+            while (batch := self.step(stalled)) is None:
+                stalled = not parker.wait(self.wait_seconds)
+        except BaseException as error:  # Ctrl-C above all: the run ends, its account is exact
+            self._course.end(error)
+            self._is_over = True
+            return Raiser(error)
+        if isinstance(batch, _End):
+            raise StopIteration
+        return batch
+
+    def step(self, stalled: bool) -> Iterator[Any] | _End | None:
+        """Return the next batch, ``END``, or None if one has to wait for it. Does not wait itself.
+
+        Args:
+            stalled: The last wait ended without news: look for work that hangs behind a slow call.
+        """
+        course = self._course
+        self._pace()
+        course.ledger.settle_batch()
+        if self._is_over or course.is_forked:
+            return self._refuse()
+        if course.is_finished:
+            return END
+        if stalled:
+            self._polls += 1
+            course.crew.hurry()
+        else:
+            self._polls = 0
+        if not course.crew.is_stopping:
+            course.intake.refill()
+        with course.crew.lock:
+            if not self._is_chosen:
+                self._choose()
+            may_seal = course.crew.is_stopping and (course.is_quiet() or course.seconds_of_grace() <= 0)
+            if not may_seal or self._is_natural_end():
+                return self._next_batch(partly=stalled)
+        course.seal()
+        with course.crew.lock:
+            return self._next_batch(partly=True) or self._raise_ending()
+
+    # Under the lock
+
+    def _choose(self) -> None:
+        self._is_chosen = True
+        if not self._as_outcomes:
+            self._course.fail_fast()
+        else:
+            self._course.fails_fast = False
+
+    def _is_natural_end(self) -> bool:
+        return not self._course.is_sealed and self._is_drained()
+
+    def _is_drained(self) -> bool:
+        course = self._course
+        return course.intake.is_ended and not course.ledger.chunks
+
+    def _next_batch(self, partly: bool) -> Iterator[Any] | _End | None:
+        course, ledger = self._course, self._course.ledger
+        while (chunk := self._find(partly)) is not None:
+            if (end := self._ready_until(chunk, partly)) > chunk.delivered:
+                return self._hand_over(chunk, end)
+            if chunk.delivered < len(chunk.items) or chunk.end == "running":
+                break  # it goes on, or a failure stands in the way
+            ledger.retire_front()
+        if course.is_sealed:
+            return None
+        if chunk is None and self._is_drained():
+            return self._finish()
+        if chunk is not None and not self._as_outcomes and chunk.first_failure() == chunk.delivered:
+            assert chunk.failures is not None
+            error = chunk.failures[chunk.delivered]
+            if not course.crew.is_stopping:
+                chunk.name_item(error, chunk.delivered, course.name)
+            course.stop(error)
+        return self._wait_for(chunk)
+
+    def _find(self, partly: bool) -> Chunk | None:
+        """Return the chunk to deliver from: the front, or in completion order one with anything new."""
+        course = self._course
+        chunk = course.ledger.front()
+        if chunk is None and course.is_sealed:
+            return min(course.ledger.chunks.values(), key=lambda chunk: chunk.start, default=None)
+        if chunk is None and partly and not course.settings.ordered:
+            for candidate in course.crew.chunks_in_hand():
+                if self._ready_until(candidate, partly) > candidate.delivered:
+                    return candidate
+        return chunk
+
+    def _ready_until(self, chunk: Chunk, partly: bool) -> int:
+        """Return the offset in ``chunk`` up to which results can be delivered."""
+        if self._as_outcomes:
+            if self._course.is_sealed:
+                return len(chunk.items)
+            return len(chunk.results) if partly or chunk.end == "done" else chunk.delivered
+        if chunk.end == "running" and not partly:
+            return chunk.delivered
+        end = len(chunk.results)
+        if chunk.failures and (failure := chunk.first_failure()) is not None:
+            end = min(end, failure)
+        return end
+
+    def _hand_over(self, chunk: Chunk, end: int) -> Iterator[Any]:
+        end = min(end, chunk.delivered + self._most)
+        if self._as_outcomes:
+            now = time.perf_counter()
+            values: list[Any] = [
+                chunk.outcome(offset, self._course.name, now) for offset in range(chunk.delivered, end)
+            ]
+        elif chunk.delivered == 0 and end == len(chunk.results) and chunk.end == "done":
+            values = chunk.results
+        else:
+            values = chunk.results[chunk.delivered : end]
+        self._handed_over = time.perf_counter()
+        return self._course.ledger.hand_over(chunk, values, end)
+
+    def _finish(self) -> Iterator[Any] | _End | None:
+        """End a run whose last result was delivered: with the input's error, if it had one."""
+        course = self._course
+        course.finish()
+        if not course.is_quiet():
+            course.awaited = True
+            self.wait_seconds = None
+            return None
+        course.crew.lock.release()
+        try:
+            course.finished()
+        finally:
+            course.crew.lock.acquire()
+        error = course.intake.error or next(iter(course.crew.close_errors), None)
+        if error is None:
+            return END
+        self._is_over = True
+        course.ending = error
+        return Raiser(error)
+
+    def _wait_for(self, chunk: Chunk | None) -> None:
+        course = self._course
+        course.awaited = chunk if chunk is not None and course.settings.ordered else True
+        waits: list[float] = []
+        if course.crew.is_stopping:
+            course.awaited = True
+            waits.append(course.seconds_of_grace())
+        elif course.deadline is not None:
+            if (left := course.deadline - time.monotonic()) <= 0:
+                course.stop(course.timeout_error())
+                left = 0.0
+            waits.append(left)
+        if course.crew.can_stall():
+            waits.append(min(MAX_POLL_SECONDS, MIN_POLL_SECONDS * 2**min(self._polls, 10)))
+        self.wait_seconds = min(waits, default=None)
+
+    def _raise_ending(self) -> Iterator[Any]:
+        """Raise why the run ended early: the failure in the way of the next result, or else the first reason."""
+        course = self._course
+        self._is_over = True
+        error = course.ending
+        front = course.ledger.front()
+        if not self._as_outcomes and front is not None and front.first_failure() == front.delivered:
+            assert front.failures is not None
+            error = front.failures[front.delivered]
+            front.name_item(error, front.delivered, course.name)
+        return Raiser(error) if error is not None else self._refuse()
+
+    # Without it
+
+    def _refuse(self) -> Iterator[Any]:
+        course = self._course
+        if course.is_forked:
+            reason = "belongs to the process that was forked"
+        elif course.ending is not None:
+            reason = f"has ended with {describe(course.ending)}"
+        else:
+            reason = "was closed"
+        return Raiser(RunClosed(course.name, reason))
+
+    def _pace(self) -> None:
+        if not self._handed_over:
+            return
+        spent = time.perf_counter() - self._handed_over
+        self._handed_over = 0.0
+        self._most = max(1, self._most // 2) if spent > BATCH_SECONDS else min(2 * self._most, MAX_BATCH_ITEMS)

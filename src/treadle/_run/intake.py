@@ -1,0 +1,122 @@
+"""The intake: takes items from the input, as far as the bound allows, and forms chunks of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextvars import Context
+from itertools import islice
+from typing import Any
+
+from treadle._core.chunk import Chunk
+from treadle._crew.crew import Crew
+from treadle._run.ledger import Ledger
+from treadle._sync.parker import Parker
+
+# Taking items may not keep the results waiting for longer than about this.
+PATIENCE_SECONDS = 0.005
+
+
+class Intake:
+    """Advances the input, on one thread at a time: the consumer's, or from ``start_feeder`` on its own.
+
+    At most ``max_workers + buffersize`` items are taken beyond the last result consumed.
+    """
+
+    def __init__(self, iterator: Iterator[Any], ledger: Ledger, crew: Crew) -> None:
+        self.is_ended = False
+        self.error: BaseException | None = None
+        self._iterator = iterator
+        self._ledger = ledger
+        self._crew = crew
+        self._most = crew.sizer.size  # items to take in one go, if the input is slow
+        self._feeder: threading.Thread | None = None
+        self._parker = Parker()
+
+    def refill(self) -> None:
+        """Take as many items as there is room for; on the consumer's thread.
+
+        An exception of the input ends the intake and is kept in ``error``. Ctrl-C goes through: the items
+        taken by then are in the ledger.
+        """
+        if self._feeder is not None:
+            self._parker.wake()
+            return
+        began = 0.0
+        while not (self.is_ended or self._crew.is_stopping):
+            room = self._room()
+            if room <= 0 or (began and time.perf_counter() - began > PATIENCE_SECONDS):
+                return
+            if self.is_ended:
+                return
+            began = began or time.perf_counter()
+            self._take_chunk(room)
+
+    def start_feeder(self, name: str, context: Context, on_end: Callable[[], None]) -> None:
+        """Advance the input on a thread of its own from now on, in ``context``; ``on_end`` is called at its end."""
+        if self._feeder is None and not self.is_ended:
+            self._feeder = threading.Thread(
+                target=context.run, args=(self._feed, on_end), name=f"treadle-{name}-feeder", daemon=True
+            )
+            self._feeder.start()
+
+    def wake(self) -> None:
+        """Have the feeder look again whether there is room, or an end."""
+        self._parker.wake()
+
+    def _room(self) -> int:
+        crew, ledger = self._crew, self._ledger
+        return crew.sizer.limit(crew.busy) - (ledger.taken - ledger.consumed_now())
+
+    def _take_chunk(self, room: int) -> None:
+        wanted = min(self._crew.sizer.size, room, self._most)
+        began = time.perf_counter()
+        chunk = Chunk(self._ledger.taken)
+        # In the ledger before it has an item: whatever interrupts the next line, no item is lost.
+        self._ledger.add(chunk)
+        try:
+            chunk.items.extend(islice(self._iterator, wanted))
+        except Exception as error:
+            self.error = error
+            self.is_ended = True
+        got = len(chunk.items)
+        self._ledger.taken += got
+        if got < wanted:
+            self.is_ended = True
+        if got == 0:
+            del self._ledger.chunks[chunk.start]
+            return
+        chunk.make_ready()
+        self._crew.submit(chunk)
+        took = time.perf_counter() - began
+        self._most = max(1, int(got * PATIENCE_SECONDS / took)) if took > PATIENCE_SECONDS else 2 * max(got, self._most)
+
+    def _feed(self, on_end: Callable[[], None]) -> None:
+        try:
+            while self._wait_for_room():
+                self._take_one(next(self._iterator))
+        except StopIteration:
+            pass
+        except BaseException as error:
+            self.error = error
+        self.is_ended = True
+        on_end()
+
+    def _wait_for_room(self) -> bool:
+        while not self._crew.is_stopping:
+            if self._room() > 0:
+                return True
+            self._parker.wait()
+        return False
+
+    def _take_one(self, item: Any) -> None:
+        """Pass ``item`` on at once: who knows when the next one comes. Tiny calls join the chunk that waits."""
+        index = self._ledger.taken
+        self._ledger.taken = index + 1
+        if not self._crew.extend_last(index, item, self._crew.sizer.size):
+            chunk = Chunk(index, [item])
+            chunk.make_ready()
+            with self._crew.lock:
+                self._ledger.add(chunk)
+            self._crew.submit(chunk)

@@ -1,0 +1,103 @@
+"""The account of a run: every item taken, its chunk, and how far the consumer has got."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import length_hint
+from typing import Any
+
+from treadle._core.chunk import Chunk
+
+
+@dataclass(slots=True)
+class Batch:
+    """Results handed to the consumer as one iterator; what it has left tells how far the consumer is."""
+
+    chunk: Chunk
+    iterator: Iterator[Any]
+    end: int
+
+    def delivered(self) -> int:
+        """Return the offset up to which the consumer has taken the chunk's results."""
+        return self.end - length_hint(self.iterator)
+
+
+class Ledger:
+    """Every item taken from the input is in exactly one chunk here until its outcome was delivered.
+
+    The intake adds chunks, thieves split them, the consumer removes them. All but ``settle_batch`` and
+    ``consumed_now`` is called under the crew's lock.
+    """
+
+    def __init__(self, ordered: bool) -> None:
+        self.chunks: dict[int, Chunk] = {}  # by the index of the first item
+        self.taken = 0
+        self.consumed = 0
+        self.succeeded = 0
+        self.failed = 0
+        self.cancelled = 0
+        self.not_started = 0
+        self.batch: Batch | None = None
+        self._ordered = ordered
+        self._next = 0
+        self._ready: deque[Chunk] = deque()
+
+    def add(self, chunk: Chunk) -> None:
+        """Open the account of ``chunk``."""
+        self.chunks[chunk.start] = chunk
+
+    def settle(self, chunk: Chunk) -> None:
+        """Count what became of a chunk that its worker has left."""
+        failed = len(chunk.failures) if chunk.failures else 0
+        self.failed += failed
+        self.succeeded += len(chunk.results) - failed
+        if not self._ordered:
+            self._ready.append(chunk)
+
+    def close(self, abandoned: list[Chunk]) -> None:
+        """Close the account: what has no result yet never will."""
+        for chunk in abandoned:
+            self.settle(chunk)
+        for chunk in self.chunks.values():
+            open_calls = len(chunk.items) - len(chunk.results)
+            running = int(chunk.end == "abandoned" and open_calls > 0)
+            self.cancelled += running
+            self.not_started += open_calls - running
+            self.taken = max(self.taken, chunk.start + len(chunk.items))  # an interrupted intake had no time to
+
+    def front(self) -> Chunk | None:
+        """Return the chunk to deliver from next, or None while there is none."""
+        if self._ordered:
+            return self.chunks.get(self._next)
+        return self._ready[0] if self._ready else None
+
+    def retire_front(self) -> None:
+        """Let go of the front chunk, all of which was delivered."""
+        chunk = self.chunks[self._next] if self._ordered else self._ready.popleft()
+        self._next = chunk.start + len(chunk.items)
+        self.chunks.pop(chunk.start, None)
+
+    def hand_over(self, chunk: Chunk, values: list[Any], end: int) -> Iterator[Any]:
+        """Return ``values``, up to offset ``end`` of ``chunk``, such that their consumption can be followed."""
+        iterator = iter(values)
+        self.batch = Batch(chunk, iterator, end)
+        return iterator
+
+    def settle_batch(self) -> None:
+        """Take note of what the consumer took of the last batch. What it did not take is still to be delivered."""
+        batch = self.batch
+        if batch is None:
+            return
+        delivered = batch.delivered()
+        if delivered < batch.end:
+            deque(batch.iterator, maxlen=0)
+        self.batch = None
+        self.consumed += delivered - batch.chunk.delivered
+        batch.chunk.delivered = delivered
+
+    def consumed_now(self) -> int:
+        """Return how many results the consumer has taken, as seen from another thread."""
+        batch = self.batch
+        return self.consumed if batch is None else self.consumed + batch.delivered() - batch.chunk.delivered

@@ -1,0 +1,203 @@
+"""``treadle.map``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from contextvars import copy_context
+from typing import Any, TypedDict, TypeVar, Unpack, overload
+
+from treadle._core.describe import describe, describe_function
+from treadle._core.settings import (
+    DEFAULT_GRACE_SECONDS,
+    DEFAULT_MAX_WORKERS,
+    Intake,
+    Progress,
+    Settings,
+    check_callable,
+)
+from treadle._engines.engine import CallPlan
+from treadle._engines.inline import InlineEngine
+from treadle._run.course import Course
+from treadle._run.run import Run
+from treadle._show.progress import show_progress
+from treadle.errors import InvalidArgument, WrongType
+
+A = TypeVar("A")
+B = TypeVar("B")
+R = TypeVar("R")
+Resource = TypeVar("Resource")
+
+
+class MapOptions(TypedDict, total=False):
+    """The options of ``map``, for type checkers; what they mean stands there."""
+
+    max_workers: int | None
+    ordered: bool
+    buffersize: int | None
+    chunksize: int | None
+    timeout: float | None
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    intake: Intake
+    strict: bool
+    progress: Progress
+    name: str | None
+    grace: float
+    max_abandoned: int | None
+
+
+@overload
+def map(fn: Callable[[A], R], iterable: Iterable[A], /, **options: Unpack[MapOptions]) -> Run[A, R]: ...
+@overload
+def map(
+    fn: Callable[[A, B], R], first: Iterable[A], second: Iterable[B], /, **options: Unpack[MapOptions]
+) -> Run[tuple[A, B], R]: ...
+@overload
+def map(
+    fn: Callable[[A, Resource], R],
+    iterable: Iterable[A],
+    /,
+    *,
+    resource: Callable[[], AbstractContextManager[Resource]],
+    **options: Unpack[MapOptions],
+) -> Run[A, R]: ...
+@overload
+def map(
+    fn: Callable[[A, Resource], R],
+    iterable: Iterable[A],
+    /,
+    *,
+    resource: Callable[[], Resource],
+    **options: Unpack[MapOptions],
+) -> Run[A, R]: ...
+@overload
+def map(
+    fn: Callable[..., R],
+    /,
+    *iterables: Iterable[Any],
+    resource: Callable[[], Any] | None = None,
+    **options: Unpack[MapOptions],
+) -> Run[Any, R]: ...
+def map(
+    fn: Callable[..., Any],
+    /,
+    *iterables: Iterable[Any],
+    max_workers: int | None = None,
+    ordered: bool = True,
+    buffersize: int | None = None,
+    chunksize: int | None = None,
+    timeout: float | None = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+    resource: Callable[[], Any] | None = None,
+    intake: Intake = "caller",
+    strict: bool = False,
+    progress: Progress = False,
+    name: str | None = None,
+    grace: float = DEFAULT_GRACE_SECONDS,
+    max_abandoned: int | None = None,
+) -> Run[Any, Any]:
+    """Call ``fn`` with the items of ``iterables``, many at a time on threads, and return the ``Run``.
+
+    Iterate the run for results, or its ``outcomes()`` for one ``Outcome`` per item. Calls begin at once;
+    further items are taken as results are consumed, never more than ``max_workers + buffersize`` beyond the
+    last one, so an endless input is fine. With several iterables ``fn`` gets an item of each, and the
+    shortest ends the run.
+
+    The first call to fail stops the run: no item is taken any more, what runs has ``grace`` seconds to end,
+    the results before it are delivered, and then its exception is raised as it is, with a note that names
+    the item. An exception of the input is raised after the results before it. Each call sees the context
+    variables of whoever called ``map``, and nothing it sets in them is seen by anybody else.
+
+    Args:
+        fn: Called on worker threads; safe to call from several at once.
+        iterables: Advanced by one thread at a time, by default the one that consumes the results.
+        max_workers: Threads at most, 32 unless given; started only as work waits for them.
+        ordered: Deliver in input order; False delivers as calls complete.
+        buffersize: Items that may wait, beyond one per worker. By default as many as there are workers, and
+            more only while calls are tiny and what they return is small. One given also caps the chunks.
+        chunksize: Items a worker takes in one go. By default found by measuring: 1 for calls of a
+            millisecond or more, up to 1,024 for tiny ones. Idle workers take calls over from busy ones.
+        timeout: Seconds for the whole run, from now; a result that is not there by then raises
+            ``TimeoutError``.
+        initializer: Called once by each worker before its first call, with ``initargs``.
+        initargs: Arguments of ``initializer``.
+        resource: Opens what must not be shared between threads, such as a connection. Each worker opens one
+            for itself and its calls get it as their last argument. A context manager is entered, and exited
+            when the worker leaves; of anything else ``close()`` is called, if there is one.
+        intake: ``"caller"``: the consumer's thread advances the input. ``"thread"``: a thread of its own
+            does, so that results flow while the input blocks.
+        strict: Iterables of different lengths are a ``ValueError`` once the shortest has ended.
+        progress: True shows progress on standard error; a function is called with ``Stats`` now and then,
+            and at the end, on a thread of its own.
+        name: For logs, displays and thread names; the function's name unless given.
+        grace: Seconds that running calls may take to end after a failure, a close, a timeout or Ctrl-C.
+            What is still stuck then is left behind.
+        max_abandoned: Calls left behind at most; more end the run with ``TooManyAbandoned``. By default
+            ``max_workers``.
+
+    Raises:
+        InvalidArgument: An option is outside its bounds.
+        WrongType: An argument is not what it must be, such as a function or an iterable.
+
+    Example:
+        >>> import treadle
+        >>> list(treadle.map(pow, [2, 3], [5, 2]))
+        [32, 9]
+    """
+    check_callable("fn", fn)
+    for option, thing in (("initializer", initializer), ("resource", resource)):
+        if thing is not None:
+            check_callable(option, thing)
+    workers = DEFAULT_MAX_WORKERS if max_workers is None else max_workers
+    settings = Settings(
+        max_workers=workers,
+        ordered=ordered,
+        buffersize=buffersize,
+        chunksize=chunksize,
+        timeout=timeout,
+        intake=intake,
+        progress=progress,
+        name=describe_function(fn) if name is None else name,
+        grace=grace,
+        max_abandoned=workers if max_abandoned is None else max_abandoned,
+    )
+    items = _join(iterables, strict)
+    plan = CallPlan(fn, copy_context(), len(iterables) > 1, initializer, tuple(initargs), resource)
+    return start_run(settings, plan, items, _total(iterables))
+
+
+def start_run(settings: Settings, plan: CallPlan, items: Iterator[Any], total: int | None) -> Run[Any, Any]:
+    """Start the run that ``settings`` and ``plan`` describe, of which ``total`` items are expected."""
+    course = Course(settings, plan, lambda: InlineEngine(plan), items)
+    run: Run[Any, Any] = Run._open(course, plan.context, as_outcomes=False)
+    if settings.progress:
+        course.on_end.append(show_progress(settings.name, settings.progress, course.stats, total))
+    if settings.intake == "thread":
+        course.use_feeder(plan.context.copy())
+    else:
+        course.intake.refill()
+    return run
+
+
+def _join(iterables: tuple[Iterable[Any], ...], strict: bool) -> Iterator[Any]:
+    if not iterables:
+        raise WrongType("iterables", "nothing", "at least one iterable: treadle.map(fn, items)")
+    for position, iterable in enumerate(iterables):
+        try:
+            iter(iterable)
+        except TypeError:
+            place = "iterables" if len(iterables) == 1 else f"iterables[{position}]"
+            raise WrongType(place, f"{describe(iterable)} ({type(iterable).__name__})", "iterable") from None
+    if not isinstance(strict, bool):
+        raise InvalidArgument("strict", describe(strict), "True or False")
+    return iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=strict)
+
+
+def _total(iterables: tuple[Iterable[Any], ...]) -> int | None:
+    """Return how many items there will be, if every iterable knows its length."""
+    try:
+        return min(len(iterable) for iterable in iterables)  # type: ignore[arg-type]  # those without raise
+    except Exception:
+        return None

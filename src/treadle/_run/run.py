@@ -1,0 +1,161 @@
+"""What ``treadle.map`` returns."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextvars import Context
+from itertools import chain
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from treadle._core.outcome import Outcome, Stats
+from treadle._run.course import Course
+from treadle._run.delivery import Delivery
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+T = TypeVar("T")
+
+
+class _Stream(chain[T]):
+    """An iterator over what one delivery hands out, for ``for`` and ``async for`` alike."""
+
+    _course: Course
+    _context: Context
+    _delivery: Delivery
+
+    @classmethod
+    def _open(cls, course: Course, context: Context, as_outcomes: bool) -> Self:
+        delivery = Delivery(course, as_outcomes)
+        stream: Self = cls.from_iterable(delivery)  # type: ignore[assignment]  # typeshed: chain, whatever cls is
+        stream._course, stream._context, stream._delivery = course, context, delivery
+        return stream
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        from treadle._run.asynchronous import AsyncStream  # asyncio is slow to import, and seldom needed
+
+        self._course.use_feeder(self._context)
+        return AsyncStream(self, self._course, self._delivery)
+
+
+class Outcomes(_Stream[Outcome[Item, Value]], Generic[Item, Value]):
+    """The outcomes of a run, one per item taken; never raises for a call."""
+
+    _run: Run[Item, Value]
+
+
+class Run(_Stream[Value], Generic[Item, Value]):
+    """The calls of one ``treadle.map``: an iterator over their results, and the account of what happened.
+
+    For one consumer at a time. Leaving its ``with`` block, ``close()`` and dropping the last reference (as
+    ``break`` does in ``for result in treadle.map(...)``) all stop the intake and begin no further call.
+
+    Example:
+        >>> import treadle
+        >>> with treadle.map(len, ["ab", "c"]) as run:
+        ...     list(run)
+        [2, 1]
+        >>> run.stats.succeeded
+        2
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except Exception as failure:
+            if error is None:
+                raise
+            error.add_note(f"treadle: {failure}")
+
+    def __del__(self) -> None:
+        course = getattr(self, "_course", None)
+        if course is not None:
+            course.end_now()
+
+    @property
+    def name(self) -> str:
+        """The run's name, as logs, displays and threads show it."""
+        return self._course.name
+
+    @property
+    def stats(self) -> Stats:
+        """The account as it stands. May be asked at any time, from any thread."""
+        return self._course.stats()
+
+    def close(self) -> None:
+        """End the run: begin no further call, and wait ``grace`` seconds at most for those that run.
+
+        What still runs then is left behind, logged, and counted in ``stats.abandoned``. Iterating a run
+        after it was closed raises ``RunClosed``; ``rest()`` still tells what became of each item. Closing
+        twice, or after the end, does nothing.
+
+        Raises:
+            TooManyAbandoned: More calls were left behind than ``max_abandoned`` allows.
+        """
+        course = self._course
+        was_open = not (course.is_sealed or course.is_finished)
+        course.end(None)
+        if was_open and course.ending is not None and not isinstance(course.ending, KeyboardInterrupt):
+            self._raise_if_too_many(course)
+
+    def outcomes(self) -> Outcomes[Item, Value]:
+        """Return an iterator over one ``Outcome`` per item instead of results; no call's failure ends it.
+
+        Outcomes come in input order, or with ``ordered=False`` as calls complete. What ends the run itself
+        is raised after the last outcome: an error of the input, of ``resource`` or ``initializer``, or the
+        ``TimeoutError`` of ``timeout``.
+
+        Example:
+            >>> import treadle
+            >>> for outcome in treadle.map(int, ["1", "x"]).outcomes():
+            ...     print(outcome.item, outcome.status, outcome.value)
+            1 succeeded 1
+            x failed None
+        """
+        stream: Outcomes[Item, Value] = Outcomes._open(self._course, self._context, as_outcomes=True)
+        stream._run = self  # as long as somebody iterates the outcomes, the run goes on
+        return stream
+
+    def rest(self) -> Iterator[Outcome[Item, Value]]:
+        """Yield the outcomes that were not delivered yet, by index; ends the run if it still goes on.
+
+        After an error was raised, the results delivered before it and this rest are all there is: each item
+        taken is in exactly one of the two. The item that failed is in the rest.
+
+        Example:
+            >>> import treadle
+            >>> run = treadle.map(int, ["1", "x", "3"], max_workers=1)
+            >>> next(run)
+            1
+            >>> [outcome.index for outcome in run.rest()]
+            [1, 2]
+        """
+        course = self._course
+        course.end(course.ending)
+        ledger = course.ledger
+        ledger.settle_batch()
+        for chunk in sorted(ledger.chunks.values(), key=lambda chunk: chunk.start):
+            while chunk.delivered < len(chunk.items):
+                outcome = chunk.outcome(chunk.delivered, course.name, perf_counter())
+                chunk.delivered += 1
+                ledger.consumed += 1
+                yield outcome
+
+    @staticmethod
+    def _raise_if_too_many(course: Course) -> None:
+        from treadle.errors import TooManyAbandoned
+
+        if isinstance(course.ending, TooManyAbandoned):
+            raise course.ending

@@ -1,0 +1,1 @@
+"""What people look at: progress and dump. Stands on _core alone."""

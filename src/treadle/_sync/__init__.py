@@ -1,0 +1,1 @@
+"""What threads share: places to wait."""
