@@ -25,7 +25,7 @@ class WorkerState:
         index: The item whose call it makes; None while it waits for work.
         item: That item, described.
         seconds: For how long it has been at it, with the tiny calls taken in the same go.
-        abandoned: It was left behind.
+        is_abandoned: It was left behind.
     """
 
     thread: str
@@ -33,7 +33,7 @@ class WorkerState:
     index: int | None = None
     item: str = ""
     seconds: float = 0.0
-    abandoned: bool = False
+    is_abandoned: bool = False
 
 
 class Living(Protocol):

@@ -11,7 +11,7 @@ import sys
 from treadle._core.chunk import Chunk
 
 CHUNK_SECONDS = 0.001
-MAX_CHUNK_ITEMS = 1024
+MAX_CHUNK_ITEMS = 2048
 # What the items and results of one chunk may weigh, as far as sys.getsizeof() sees it.
 MAX_CHUNK_BYTES = 256 * 1024
 CHUNKS_AHEAD = 8
@@ -24,7 +24,8 @@ WORTH_SHARING_SECONDS = 100e-6
 class ChunkSizer:
     """Finds the chunk size by the chunks that were done: doubling, toward ``CHUNK_SECONDS`` a chunk.
 
-    All methods are called under the crew's lock.
+    Workers report to it at once and without a lock: each field is a plain value whose latest writer wins,
+    and every value is a safe one.
 
     Args:
         max_workers: Of the crew.
@@ -40,6 +41,7 @@ class ChunkSizer:
         fair_share = MAX_CHUNK_ITEMS if buffersize is None else (max_workers + buffersize) // (2 * max_workers)
         self._largest = max(1, min(MAX_CHUNK_ITEMS, fair_share))
         self._adaptive = 1
+        self.was_ever_large = (chunksize or 1) > 1
         self.mean: float | None = None  # seconds a call, lately; None: not known (any more)
 
     @property
@@ -60,27 +62,23 @@ class ChunkSizer:
             return self._max_workers + least
         return self._max_workers + max(least, self._adaptive * max(CHUNKS_AHEAD, 2 * active))
 
-    def weigh(self, chunk: Chunk) -> int:
-        """Return the bytes of one item of ``chunk`` and its result; of interest only where chunks may grow.
-
-        Called without the lock: ``sys.getsizeof`` may run code of the user's.
-        """
-        assert chunk.begun is not None
-        assert chunk.ended is not None
-        if chunk.ended - chunk.begun >= CHUNK_SECONDS or not chunk.results:
-            return 0
-        return _weigh(chunk.items[-1]) + _weigh(chunk.results[-1])
-
-    def observe(self, chunk: Chunk, weight: int) -> None:
-        """Learn from a chunk whose calls are made; ``weight`` is what ``weigh`` said."""
+    def observe(self, chunk: Chunk) -> None:
+        """Learn from a chunk whose calls are made."""
         if chunk.begun is None or chunk.ended is None or not chunk.results:
             return
         self.mean = mean = (chunk.ended - chunk.begun) / len(chunk.results)
         fitting = int(CHUNK_SECONDS / mean) if mean * MAX_CHUNK_ITEMS > CHUNK_SECONDS else MAX_CHUNK_ITEMS
         size = min(2 * self._adaptive, fitting, self._largest)
-        if weight:
-            size = min(size, MAX_CHUNK_BYTES // weight)
+        if size > 1:
+            last = len(chunk.results) - 1  # not items[-1]: a thief may be shortening the list right now
+            weight = _weigh(chunk.items[last]) + _weigh(chunk.results[last])
+            size = max(1, min(size, MAX_CHUNK_BYTES // weight))
+            self.was_ever_large = self.was_ever_large or size > 1
         self._adaptive = max(1, size)
+
+    def forget(self) -> None:
+        """Take what comes for slow, until the next chunk is done."""
+        self.mean = None
 
     def is_worth_sharing(self, calls: int, gil: bool) -> bool:
         """Tell whether ``calls`` that wait are worth another worker."""

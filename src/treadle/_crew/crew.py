@@ -1,4 +1,4 @@
-"""The crew: the workers of one run, what waits for them, and who helps whom."""
+"""The crew: the workers of one run, what waits for them, and who helps whom. See README.md beside this file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ _logger = logging.getLogger("treadle")
 
 
 class Account(Protocol):
-    """Whoever the crew works for. All methods are called under the crew's lock."""
+    """Whoever the crew works for."""
 
-    def note_settled(self, chunk: Chunk) -> None:
-        """Take note that all calls of ``chunk`` are made."""
+    def note_done(self, chunk: Chunk) -> None:
+        """Take note that all calls of ``chunk`` are made. Called by many workers at once, without the lock."""
 
     def note_split(self, tail: Chunk) -> None:
-        """Take note that ``tail`` was split off an earlier chunk."""
+        """Take note that ``tail`` was split off an earlier chunk. Under the lock, as all that follow."""
+
+    def note_failed(self, chunk: Chunk) -> None:
+        """Take note that calls of ``chunk`` failed, before ``note_done``."""
 
     def note_expired(self) -> None:
         """Take note that the crew's deadline has passed."""
@@ -38,16 +41,20 @@ class Account(Protocol):
     def note_quieter(self) -> None:
         """Take note that a worker of a stopping crew has ended its call, or left."""
 
+    def note_left(self) -> None:
+        """Take note that a worker has left. Without the lock."""
+
 
 class Crew:
     """Up to ``max_workers`` workers, started as work waits for them.
 
-    Whoever hands in a chunk sends one worker on its way, and each that arrives and sees more work sends the
-    next: so a burst of tiny calls, which the first worker has done before a second could arrive, starts no
-    more threads than it can use.
-
-    ``lock`` protects everything here, the chunks' fields that say so, and the account. It is held for
-    moments, never while code of the user's runs.
+    Args:
+        name: Of the run; for threads and logs.
+        max_workers: At most so many at once.
+        make_engine: Makes the engine that a worker owns.
+        sizer: Learns from each chunk.
+        account: Hears what happens.
+        deadline: When the crew stops beginning calls, by ``time.monotonic()``.
     """
 
     def __init__(
@@ -62,7 +69,6 @@ class Crew:
         self.lock = threading.Lock()
         self.sizer = sizer
         self.workers: dict[Worker, None] = {}
-        self.busy = 0
         self.is_stopping = False
         self.close_errors: list[BaseException] = []
         self._name = name
@@ -71,80 +77,75 @@ class Crew:
         self._account = account
         self._deadline = deadline
         self._queue: deque[Chunk] = deque()
-        self._queued_items = 0
         self._idle: list[Worker] = []
         self._is_one_on_its_way = False
         self._opening = 0
-        self._large_in_hand = 0
         self._started = 0
         self._gil = is_gil_enabled()
 
     # What the run asks of its crew
 
     def submit(self, chunk: Chunk) -> None:
-        """Have the calls of ``chunk`` made."""
-        with self.lock:
-            if self.is_stopping:
-                return  # the account has the chunk: its items were not started
-            self._queue.append(chunk)
-            self._queued_items += len(chunk.items)
-            helper = self._choose_helper()
-        if helper is not None:
-            self._send(helper)
+        """Have the calls of ``chunk`` made, unless the crew is stopping."""
+        self._queue.append(chunk)
+        if self._may_need_help():
+            self._help()
 
     def extend_last(self, index: int, item: object, size: int) -> bool:
         """Add ``item`` to the last chunk that waits, if it has fewer than ``size`` items and ends at ``index``."""
-        with self.lock:
-            chunk = self._queue[-1] if self._queue else None
-            if chunk is None or len(chunk.items) >= size or chunk.start + len(chunk.items) != index:
-                return False
+        if size == 1:
+            return False
+        try:
+            chunk = self._queue.pop()  # nobody can take it meanwhile
+        except IndexError:
+            return False
+        if extends := len(chunk.items) < size and chunk.start + len(chunk.items) == index:
             chunk.items.append(item)
             chunk.todo.insert(0, item)
-            self._queued_items += 1
-            helper = self._choose_helper()
-        if helper is not None:
-            self._send(helper)
-        return True
-
-    def can_stall(self) -> bool:
-        """Tell whether work may wait behind a call that turned out slow. Called under the lock."""
-        if self._queue:
-            return bool(self._idle) or len(self.workers) < self._max_workers
-        return self._large_in_hand > 0
+        self.submit(chunk)
+        return extends
 
     def hurry(self) -> None:
         """Forget how fast calls used to be, and send help to whoever has calls waiting."""
-        with self.lock:
-            self.sizer.mean = None
-            helper = self._choose_helper()
-        if helper is not None:
-            self._send(helper)
+        self.sizer.forget()
+        self._help()
+
+    def is_quiet(self) -> bool:
+        """Tell whether no worker has a call in its hands."""
+        return not self.chunks_in_hand()
+
+    def can_stall(self) -> bool:
+        """Tell whether calls may wait behind one that turned out slow, though a worker could be had for them."""
+        if self._queue:
+            return bool(self._idle) or len(self.workers) < self._max_workers
+        return self.sizer.was_ever_large and any(len(chunk.items) > 1 for chunk in self.chunks_in_hand())
+
+    def busy(self) -> int:
+        """Return about how many workers are at work."""
+        return len(self.workers) - len(self._idle)
 
     def chunks_in_hand(self) -> list[Chunk]:
-        """Return the chunks whose calls are being made. Called under the lock, or by a mere onlooker."""
-        return [worker.chunk for worker in list(self.workers) if worker.chunk is not None]
+        """Return the chunks whose calls are being made."""
+        return [chunk for worker in list(self.workers) if (chunk := worker.chunk) is not None]
 
     def stop(self) -> None:
         """Begin no further call, and let every worker leave. Called under the lock."""
         self.is_stopping = True
         self._queue.clear()
-        self._queued_items = 0
         self._idle.clear()
         for worker in self.workers:
-            if worker.chunk is not None:
-                worker.chunk.todo.clear()
+            if (chunk := worker.chunk) is not None:
+                chunk.todo.clear()
                 worker.engine.interrupt()
             worker.parker.wake()
 
-    def abandon(self) -> list[Worker]:
+    def abandon(self) -> list[tuple[Worker, Chunk]]:
         """Give up on the workers that are still in a call, and return them. Called under the lock."""
-        left_behind = [worker for worker in self.workers if worker.chunk is not None]
-        for worker in left_behind:
-            assert worker.chunk is not None
-            worker.abandoned = True
-            worker.chunk.freeze()
+        left_behind = [(worker, chunk) for worker in self.workers if (chunk := worker.chunk) is not None]
+        for worker, chunk in left_behind:
+            worker.is_abandoned = True
+            chunk.freeze()
             del self.workers[worker]
-        self.busy -= len(left_behind)
         return left_behind
 
     def close_after_fork(self) -> None:
@@ -156,39 +157,33 @@ class Crew:
         self._queue.clear()
         self._idle.clear()
         self.workers.clear()
-        self.busy = 0
 
     # What a worker says to its crew
 
     def exchange(self, worker: Worker, finished: Chunk | None) -> Chunk | None:
         """Hand in what ``worker`` has finished, and return what it is to do next; None: leave."""
-        weight = 0
         if finished is not None:
-            finished.ended = perf_counter()
-            weight = self.sizer.weigh(finished)
-        while True:
+            self._hand_in(worker, finished)
+        elif worker.is_opening:
             with self.lock:
-                if finished is not None:
-                    self._settle(worker, finished, weight)
-                    finished = None
                 self._note_arrival(worker)
-                if self._deadline is not None and time.monotonic() >= self._deadline:
-                    self._account.note_expired()
-                if self.is_stopping or worker.abandoned:
-                    return None
-                chunk = self._take()
-                if chunk is not None:
-                    self._hand_over(chunk, worker)
-                    helper = self._choose_helper()
-                else:
-                    helper = None
-                    self._idle.append(worker)
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            with self.lock:
+                self._account.note_expired()
+        chunk: Chunk | None
+        try:
+            chunk = self._queue.popleft()
+        except IndexError:
+            chunk = self._wait_for_work(worker)
             if chunk is None:
-                worker.parker.wait()
-                continue
-            if helper is not None:
-                self._send(helper)
-            return chunk
+                return None
+        chunk.begun = perf_counter()
+        worker.chunk = chunk
+        if self.is_stopping:  # since before stop() could see what we took
+            chunk.todo.clear()
+        elif self._may_need_help():
+            self._help()
+        return chunk
 
     def report_opening(self, worker: Worker) -> None:
         """Take note that ``worker`` runs, and is getting ready, which may take long: others may start meanwhile."""
@@ -196,9 +191,8 @@ class Crew:
             self._note_arrival(worker)
             worker.is_opening = True
             self._opening += 1
-            helper = self._choose_helper()
-        if helper is not None:
-            self._send(helper)
+        if self._may_need_help():
+            self._help()
 
     def report_unopened(self, worker: Worker, error: BaseException) -> None:
         """Take note that ``worker`` could not get ready: a run without its resources is no run."""
@@ -209,25 +203,22 @@ class Crew:
     def report_lost(self, worker: Worker, error: BaseException) -> None:
         """Take note that ``worker`` dies: the item in its hands failed, the others wait again."""
         _logger.error("worker %s of run %r died: %r", worker.thread.name, self._name, error)
+        chunk = worker.chunk
         with self.lock:
             self._note_arrival(worker)
-            chunk = worker.chunk
-            if chunk is None or worker.abandoned:
+            self.workers.pop(worker, None)
+            if chunk is None or worker.is_abandoned:
                 return
             rest = chunk.split(len(chunk.todo))
             if len(chunk.results) < len(chunk.items):
                 chunk.fail(WorkerLost(self._name, chunk.start + len(chunk.results), repr(error)))
                 chunk.results.append(None)
-            self._settle(worker, chunk, weight=0)
             if rest is not None:
                 self._account.note_split(rest)
                 if not self.is_stopping:
                     self._queue.appendleft(rest)
-                    self._queued_items += len(rest.items)
-            self.workers.pop(worker, None)
-            helper = self._choose_helper()
-        if helper is not None:
-            self._send(helper)
+        self._hand_in(worker, chunk)
+        self._help()
 
     def report_left(self, worker: Worker, error: BaseException | None) -> None:
         """Take note that ``worker`` has gone; ``error`` is what closing its engine raised."""
@@ -237,86 +228,57 @@ class Crew:
                 self.close_errors.append(error)
             self._account.note_quieter()
         if error is not None:
-            _logger.error("run %r: closing the resource of %s failed", self._name, worker.thread.name, exc_info=error)
-
-    # Under the lock
-
-    def _note_arrival(self, worker: Worker) -> None:
-        if worker.is_on_its_way:
-            worker.is_on_its_way = self._is_one_on_its_way = False
-        if worker.is_opening:
-            worker.is_opening = False
-            self._opening -= 1
-
-    def _hand_over(self, chunk: Chunk, worker: Worker) -> None:
-        worker.chunk = chunk
-        self.busy += 1
-        if len(chunk.items) > 1:
-            worker.has_large = True
-            self._large_in_hand += 1
-        chunk.begun = perf_counter()
-
-    def _settle(self, worker: Worker, chunk: Chunk, weight: int) -> None:
-        worker.chunk = None
-        if worker.abandoned:
-            return  # its account is closed
-        self.busy -= 1
-        if worker.has_large:
-            worker.has_large = False
-            self._large_in_hand -= 1
-        chunk.end = "done"
-        self.sizer.observe(chunk, weight)
-        self._account.note_settled(chunk)
-        if self.is_stopping:
-            self._account.note_quieter()
-
-    def _take(self) -> Chunk | None:
-        if self._queue:
-            chunk = self._queue.popleft()
-            self._queued_items -= len(chunk.items)
-            return chunk
-        victim = self._longest_in_hand()
-        if victim is None or not self.sizer.is_worth_sharing(len(victim.todo), self._gil):
-            return None
-        # Half of it: the rest stays with its owner, and either part can be split again.
-        tail = victim.split((len(victim.todo) + 1) // 2)
-        if tail is not None:
-            self._account.note_split(tail)
-        return tail
-
-    def _longest_in_hand(self) -> Chunk | None:
-        if self._large_in_hand == 0:
-            return None
-        return max(self.chunks_in_hand(), key=lambda chunk: len(chunk.todo), default=None)
-
-    def _choose_helper(self) -> Worker | None:
-        """Return a worker to send for the work that waits, at most one at a time; new ones are not started yet."""
-        if self._is_one_on_its_way or self.is_stopping:
-            return None
-        if not self._idle and len(self.workers) >= self._max_workers:
-            return None
-        if self._queue:
-            if len(self._queue) <= self._opening:
-                return None  # those who are getting ready will take it
-            waiting = self._queued_items
-        else:
-            longest = self._longest_in_hand()
-            waiting = len(longest.todo) if longest is not None else 0
-        if waiting == 0 or (self.busy and not self.sizer.is_worth_sharing(waiting, self._gil)):
-            return None
-        self._is_one_on_its_way = True
-        if self._idle:
-            worker = self._idle.pop()
-            worker.is_on_its_way = True
-            return worker
-        worker = Worker(self, self._make_engine(), f"treadle-{self._name}-{self._started}")
-        self._started += 1
-        self.workers[worker] = None
-        return worker
+            thread = worker.thread.name
+            _logger.error("run %r: closing the resource of %s failed", self._name, thread, exc_info=error)
+        self._account.note_left()
 
     # Without the lock
 
-    def _send(self, worker: Worker) -> None:
+    def _hand_in(self, worker: Worker, chunk: Chunk) -> None:
+        chunk.ended = perf_counter()
+        self.sizer.observe(chunk)
+        if chunk.failures or self.is_stopping:
+            with self.lock:
+                if worker.is_abandoned:
+                    worker.chunk = None
+                    return  # the account was closed without it
+                if chunk.failures:
+                    self._account.note_failed(chunk)
+                self._account.note_done(chunk)
+                worker.chunk = None
+                self._account.note_quieter()
+            return
+        self._account.note_done(chunk)
+        worker.chunk = None
+
+    def _may_need_help(self) -> bool:
+        """Tell, at a glance, whether another worker should be sent. Never wrongly says no for good: see README.md."""
+        if self._is_one_on_its_way or not (self._idle or len(self.workers) < self._max_workers):
+            return False
+        return self._is_help_worthwhile()
+
+    def _is_help_worthwhile(self) -> bool:
+        if not self.workers or len(self._idle) == len(self.workers):
+            return bool(self._queue)
+        if self._queue:
+            # Those who are getting ready will take some of it.
+            waiting = (len(self._queue) - self._opening) * self.sizer.size
+        else:
+            longest = self._longest_in_hand()
+            waiting = len(longest.todo) if longest is not None else 0
+        return waiting > 0 and self.sizer.is_worth_sharing(waiting, self._gil)
+
+    def _longest_in_hand(self) -> Chunk | None:
+        if not self.sizer.was_ever_large:
+            return None
+        return max(self.chunks_in_hand(), key=lambda chunk: len(chunk.todo), default=None)
+
+    def _help(self) -> None:
+        """Send one worker on its way to the work that waits."""
+        with self.lock:
+            worker = self._choose_helper()
+        if worker is None:
+            return
         if worker.thread.ident is not None:
             worker.parker.wake()
             return
@@ -331,9 +293,59 @@ class Crew:
             self._is_one_on_its_way = False
             self.workers.pop(worker, None)
             enough = len(self.workers)
+            is_news = enough < self._max_workers
+            self._max_workers = max(1, enough)
             if enough == 0:
                 self._account.note_broken(error)
-            already_said = self._max_workers <= enough
-            self._max_workers = max(1, enough)
-        if enough and not already_said:
+        if enough and is_news:
             _logger.warning("run %r goes on with %d workers: no further thread starts (%s)", self._name, enough, error)
+
+    def _wait_for_work(self, worker: Worker) -> Chunk | None:
+        """Return work as soon as there is some, waiting for it; None: leave."""
+        while True:
+            with self.lock:
+                self._note_arrival(worker)
+                if self.is_stopping or worker.is_abandoned:
+                    return None
+                # First idle, then the last look: whoever submits does it the other way round.
+                self._idle.append(worker)
+                if (chunk := self._take()) is not None:
+                    self._idle.remove(worker)
+                    return chunk
+            worker.parker.wait()
+
+    # Under the lock
+
+    def _note_arrival(self, worker: Worker) -> None:
+        if worker.is_on_its_way:
+            worker.is_on_its_way = self._is_one_on_its_way = False
+        if worker.is_opening:
+            worker.is_opening = False
+            self._opening -= 1
+
+    def _take(self) -> Chunk | None:
+        try:
+            return self._queue.popleft()
+        except IndexError:
+            victim = self._longest_in_hand()
+        if victim is None or not self.sizer.is_worth_sharing(len(victim.todo), self._gil):
+            return None
+        # Half of it: the rest stays with its owner, and either part can be split again.
+        tail = victim.split((len(victim.todo) + 1) // 2)
+        if tail is not None:
+            self._account.note_split(tail)
+        return tail
+
+    def _choose_helper(self) -> Worker | None:
+        """Return a worker to send, at most one at a time; new ones are not started yet."""
+        if self.is_stopping or not self._may_need_help():
+            return None
+        self._is_one_on_its_way = True
+        if self._idle:
+            worker = self._idle.pop()
+            worker.is_on_its_way = True
+            return worker
+        worker = Worker(self, self._make_engine(), f"treadle-{self._name}-{self._started}")
+        self._started += 1
+        self.workers[worker] = None
+        return worker

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from treadle._core.chunk import Chunk
-from treadle._core.context import detects_changes, isolated
+from treadle._core.context import isolated
 from treadle._engines.engine import CallPlan
 
 
@@ -31,14 +31,18 @@ class InlineEngine:
             self._call = _with_resource(plan, self._context.run(self._open_resource, plan.resource))
         elif plan.spread:
             self._call = _spread(plan.fn)
-        if not detects_changes(self._context):
+        if self._context:
             self._call = isolated(self._call, self._context)
 
     def make_calls(self, chunk: Chunk) -> None:
-        """Make the calls of ``chunk``, in one context for as long as no call changes it."""
+        """Make the calls of ``chunk``, each with a fresh view of the submitter's context.
+
+        Where that is empty, as in most programs, an empty context serves until a call has set something in
+        it: one test a call, which costs a fraction of a context for each.
+        """
         while True:
-            context = self._context.copy()
-            if context.run(_drain, chunk, self._call, context, self._context):
+            context = Context()
+            if context.run(_drain, chunk, self._call, context):
                 return
 
     def interrupt(self) -> None:
@@ -57,39 +61,39 @@ class InlineEngine:
         return resource
 
 
-def _drain(chunk: Chunk, fn: Callable[[Any], Any], context: Context, base: Context) -> bool:
-    """Make calls until none is left (True) or one of them changed the context (False).
+def _drain(chunk: Chunk, fn: Callable[[Any], Any], context: Context) -> bool:
+    """Make calls until none is left (True) or one of them set something in ``context`` (False).
 
-    This loop is what a tiny call costs. It holds nothing that a thief or a watcher would need: the item
-    being called is the one at ``len(chunk.results)``.
+    This loop is what a tiny call costs. It notes nothing that a thief or an onlooker could find out: the
+    item being called is the one at ``len(chunk.results)``.
     """
-    take, record = chunk.todo.pop, _recorder(chunk)
+    take = chunk.todo.pop
+    results = chunk.results if chunk.ends is None else _TimedResults(chunk, chunk.ends)
     while True:
         try:
             item = take()
         except IndexError:
             return True
         try:
-            result = fn(item)
+            results.append(fn(item))
         except BaseException as error:  # also SystemExit and StopIteration: they are this item's outcome
             chunk.fail(_without_our_frames(error))
-            result = None
-        record(result)
-        if context != base:
+            results.append(None)
+        if context:
             return False
 
 
-def _recorder(chunk: Chunk) -> Callable[[Any], None]:
-    ends = chunk.ends
-    if ends is None:
-        return chunk.results.append
-    results = chunk.results
+class _TimedResults:
+    """Stands for a chunk's list of results where somebody wants to know how long each call took."""
 
-    def record(result: Any) -> None:
-        ends.append(perf_counter())
-        results.append(result)
+    def __init__(self, chunk: Chunk, ends: list[float]) -> None:
+        self._results = chunk.results
+        self._ends = ends
 
-    return record
+    def append(self, result: Any) -> None:
+        """Note the time, then the result: whoever sees the result finds its time."""
+        self._ends.append(perf_counter())
+        self._results.append(result)
 
 
 def _spread(fn: Callable[..., Any]) -> Callable[[Any], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
@@ -52,9 +53,13 @@ class Course:
         self.is_sealed = False
         self.is_finished = False
         self.is_forked = False
+        self.is_closed = False  # by its owner, who wants no more results
+        self.consumer = 0  # the thread that asked for results last
+        self.is_orphaned = False  # nobody will ever ask for results again
         self.fails_fast = False
         self.ending: BaseException | None = None  # why it stopped; None: it was closed
-        self.awaited: Chunk | bool = False  # what the consumer waits for: a chunk, anything (True), or nothing
+        self.too_many: TooManyAbandoned | None = None
+        self.awaited: Chunk | bool = False  # what the consumer waits for: a chunk, any (True), or none
         self.on_end: list[Callable[[], None]] = []
         self._has_resource = plan.resource is not None
         self._first_failure: tuple[Chunk, int] | None = None
@@ -90,7 +95,7 @@ class Course:
 
     def is_quiet(self) -> bool:
         """Tell whether nothing of the crew runs any more that one should wait for. Called under the lock."""
-        return self.crew.busy == 0 and not (self._has_resource and self.crew.workers)
+        return self.crew.is_quiet() and not (self._has_resource and self.crew.workers)
 
     def seconds_of_grace(self) -> float:
         """Return how long a stopping run may still wait for its calls."""
@@ -119,14 +124,27 @@ class Course:
         waker.wake()
 
     def end_now(self) -> None:
-        """Stop without waiting or locks that could be held already: for an owner that is being collected."""
+        """Stop without waiting, for an owner that goes away; the last worker to leave seals.
+
+        The owner may be collected while this very thread holds the lock: then somebody else has to do it.
+        """
         if self.is_finished or self.is_sealed or self.is_forked:
             return
-        if self.crew.lock.acquire(blocking=False):
-            try:
-                self.stop(None)
-            finally:
-                self.crew.lock.release()
+        self.is_orphaned = True
+        if not self.crew.lock.acquire(blocking=False):
+            self._end_elsewhere()
+            return
+        try:
+            self.stop(None)
+        finally:
+            self.crew.lock.release()
+        self.note_left()
+
+    def _end_elsewhere(self) -> None:
+        try:
+            threading.Thread(target=self.end, args=(None,), name=f"treadle-{self.name}-end", daemon=True).start()
+        except RuntimeError:  # no thread to be had: at exit, where the register's goodbye ends all runs
+            return
 
     # Sealed, or finished with nothing left
 
@@ -135,20 +153,18 @@ class Course:
         with self.crew.lock:
             if self.is_sealed:
                 return
-            left_behind = self.crew.abandon()
-            self._abandoned = [(worker, worker.chunk) for worker in left_behind if worker.chunk is not None]
-            self.ledger.settle_batch()
+            self._abandoned = self.crew.abandon()
+            if threading.get_ident() == self.consumer:  # nobody else may touch what the consumer iterates
+                self.ledger.settle_batch()
             self.ledger.close([chunk for _, chunk in self._abandoned])
             self.is_sealed = True
         self._end_up()
         for worker, chunk in self._abandoned:
             _logger.warning("run %r leaves a thread behind: %s", self.name, _tell(worker, chunk))
         if len(self._abandoned) > self.settings.max_abandoned:
-            error = TooManyAbandoned(self.name, len(self._abandoned), self.settings.max_abandoned)
-            if self.ending is None:
-                self.ending = error
-            else:
-                annotate(self.ending, str(error))
+            self.too_many = TooManyAbandoned(self.name, len(self._abandoned), self.settings.max_abandoned)
+            if self.ending is not None:
+                self.ending.add_note(f"treadle: {self.too_many}")
 
     def finish(self) -> None:
         """Dismiss the crew after the last outcome was delivered. Called under the lock."""
@@ -161,22 +177,28 @@ class Course:
 
     def _end_up(self) -> None:
         self._seconds = perf_counter() - self._began
-        register.dismiss(self)
+        if not self._abandoned:  # the ones left behind are shown by dump() until they end
+            register.dismiss(self)
         callbacks, self.on_end = self.on_end, []
         for callback in callbacks:
             callback()
 
-    # What the crew reports, under its lock
+    # What the crew reports
 
-    def note_settled(self, chunk: Chunk) -> None:
-        """Count the chunk, stop at a failure if that is wanted, and wake whoever waits for this chunk."""
-        self.ledger.settle(chunk)
-        if chunk.failures and self._first_failure is None:
+    def note_done(self, chunk: Chunk) -> None:
+        """Pass the chunk on to the consumer, and wake it if it waits for this one."""
+        self.ledger.done.append(chunk)  # first this, then the look: the consumer does it the other way round
+        awaited = self.awaited
+        if awaited is chunk or awaited is True:
+            self._wake()
+
+    def note_failed(self, chunk: Chunk) -> None:
+        """Stop at the first failure, if that is wanted."""
+        if self._first_failure is None:
+            assert chunk.failures is not None
             self._first_failure = (chunk, min(chunk.failures))
             if self.fails_fast:
                 self._stop_for_failure(*self._first_failure)
-        if self.awaited is chunk or self.awaited is True:
-            self._wake()
 
     def note_split(self, tail: Chunk) -> None:
         """Open the account of ``tail``."""
@@ -194,6 +216,11 @@ class Course:
     def note_quieter(self) -> None:
         """Let whoever waits for quiet look again."""
         self._wake()
+
+    def note_left(self) -> None:
+        """Seal when the last worker of a run without an owner has left."""
+        if self.is_orphaned and not self.crew.workers:
+            self.seal()
 
     def _note_input_end(self) -> None:
         with self.crew.lock:
@@ -249,7 +276,8 @@ class Course:
         """Return the account as it stands; takes no lock, so counts may be moments apart."""
         ledger, crew = self.ledger, self.crew
         succeeded, failed = ledger.succeeded, ledger.failed
-        for chunk in crew.chunks_in_hand() if not self.is_sealed else ():
+        uncounted = [] if self.is_sealed else list(ledger.done) + crew.chunks_in_hand()
+        for chunk in {id(chunk): chunk for chunk in uncounted}.values():
             bad = len(chunk.failures) if chunk.failures else 0
             failed += bad
             succeeded += len(chunk.results) - bad
@@ -260,24 +288,24 @@ class Course:
             cancelled=ledger.cancelled,
             not_started=ledger.not_started,
             abandoned=len(self._abandoned),
-            running=crew.busy,
+            running=len(crew.chunks_in_hand()),
             workers=len(crew.workers),
             seconds=self._seconds if self._seconds is not None else perf_counter() - self._began,
             decision=f"threads, at most {self.settings.max_workers} workers",
         )
 
 
-def _state(worker: Worker, chunk: Chunk | None, abandoned: bool) -> WorkerState:
+def _state(worker: Worker, chunk: Chunk | None, is_abandoned: bool) -> WorkerState:
     thread = worker.thread
     if chunk is None or chunk.begun is None:
         return WorkerState(thread.name, thread.ident)
     offset = min(len(chunk.results), len(chunk.items) - 1)
     age = perf_counter() - chunk.begun
     return WorkerState(
-        thread.name, thread.ident, chunk.start + offset, describe(chunk.items[offset]), age, abandoned
+        thread.name, thread.ident, chunk.start + offset, describe(chunk.items[offset]), age, is_abandoned
     )
 
 
 def _tell(worker: Worker, chunk: Chunk) -> str:
-    state = _state(worker, chunk, abandoned=True)
+    state = _state(worker, chunk, is_abandoned=True)
     return f"the call for item {state.index} ({state.item}) still runs after {state.seconds:.1f} s in {state.thread}"

@@ -7,6 +7,7 @@ leaves the chain usable (an error of the chain's own source would end it without
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Final, final
@@ -91,8 +92,9 @@ class Delivery(Iterator[Iterator[Any]]):
         """
         course = self._course
         self._pace()
+        course.consumer = threading.get_ident()
         course.ledger.settle_batch()
-        if self._is_over or course.is_forked:
+        if self._is_over or course.is_forked or (course.is_closed and not self._as_outcomes):
             return self._refuse()
         if course.is_finished:
             return END
@@ -130,6 +132,15 @@ class Delivery(Iterator[Iterator[Any]]):
         return course.intake.is_ended and not course.ledger.chunks
 
     def _next_batch(self, partly: bool) -> Iterator[Any] | _End | None:
+        ledger = self._course.ledger
+        ledger.collect()
+        batch = self._find_batch(partly)
+        while batch is None and ledger.collect():  # something was done while we said what we wait for
+            self._course.awaited = False
+            batch = self._find_batch(partly)
+        return batch
+
+    def _find_batch(self, partly: bool) -> Iterator[Any] | _End | None:
         course, ledger = self._course, self._course.ledger
         while (chunk := self._find(partly)) is not None:
             if (end := self._ready_until(chunk, partly)) > chunk.delivered:

@@ -45,13 +45,15 @@ class Intake:
             return
         began = 0.0
         while not (self.is_ended or self._crew.is_stopping):
+            wanted = min(self._crew.sizer.size, self._most)
             room = self._room()
-            if room <= 0 or (began and time.perf_counter() - began > PATIENCE_SECONDS):
+            if room < wanted and (room <= 0 or self._ledger.taken > self._ledger.consumed):
+                return  # a whole chunk later rather than a splinter now
+            now = time.perf_counter()
+            if began and now - began > PATIENCE_SECONDS:
                 return
-            if self.is_ended:
-                return
-            began = began or time.perf_counter()
-            self._take_chunk(room)
+            began = began or now
+            self._take_chunk(min(wanted, room), now)
 
     def start_feeder(self, name: str, context: Context, on_end: Callable[[], None]) -> None:
         """Advance the input on a thread of its own from now on, in ``context``; ``on_end`` is called at its end."""
@@ -67,11 +69,9 @@ class Intake:
 
     def _room(self) -> int:
         crew, ledger = self._crew, self._ledger
-        return crew.sizer.limit(crew.busy) - (ledger.taken - ledger.consumed_now())
+        return crew.sizer.limit(crew.busy()) - (ledger.taken - ledger.consumed_now())
 
-    def _take_chunk(self, room: int) -> None:
-        wanted = min(self._crew.sizer.size, room, self._most)
-        began = time.perf_counter()
+    def _take_chunk(self, wanted: int, began: float) -> None:
         chunk = Chunk(self._ledger.taken)
         # In the ledger before it has an item: whatever interrupts the next line, no item is lost.
         self._ledger.add(chunk)

@@ -27,8 +27,8 @@ class Batch:
 class Ledger:
     """Every item taken from the input is in exactly one chunk here until its outcome was delivered.
 
-    The intake adds chunks, thieves split them, the consumer removes them. All but ``settle_batch`` and
-    ``consumed_now`` is called under the crew's lock.
+    The intake adds chunks, thieves split them, the consumer removes them. Workers put what is done into
+    ``done``; the consumer takes it from there, so that only one thread counts.
     """
 
     def __init__(self, ordered: bool) -> None:
@@ -39,6 +39,7 @@ class Ledger:
         self.failed = 0
         self.cancelled = 0
         self.not_started = 0
+        self.done: deque[Chunk] = deque()
         self.batch: Batch | None = None
         self._ordered = ordered
         self._next = 0
@@ -48,8 +49,19 @@ class Ledger:
         """Open the account of ``chunk``."""
         self.chunks[chunk.start] = chunk
 
-    def settle(self, chunk: Chunk) -> None:
-        """Count what became of a chunk that its worker has left."""
+    def collect(self) -> bool:
+        """Take over what is done, and tell whether there was anything."""
+        done = self.done
+        if not done:
+            return False
+        while done:
+            chunk = done.popleft()
+            if chunk.end == "running":  # a late one, left behind by a closed account, is not
+                chunk.end = "done"
+                self._settle(chunk)
+        return True
+
+    def _settle(self, chunk: Chunk) -> None:
         failed = len(chunk.failures) if chunk.failures else 0
         self.failed += failed
         self.succeeded += len(chunk.results) - failed
@@ -58,8 +70,9 @@ class Ledger:
 
     def close(self, abandoned: list[Chunk]) -> None:
         """Close the account: what has no result yet never will."""
+        self.collect()
         for chunk in abandoned:
-            self.settle(chunk)
+            self._settle(chunk)
         for chunk in self.chunks.values():
             open_calls = len(chunk.items) - len(chunk.results)
             running = int(chunk.end == "abandoned" and open_calls > 0)

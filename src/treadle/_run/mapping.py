@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import copy_context
+from inspect import iscoroutinefunction
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from treadle._core.describe import describe, describe_function
@@ -118,7 +119,7 @@ def map(
         buffersize: Items that may wait, beyond one per worker. By default as many as there are workers, and
             more only while calls are tiny and what they return is small. One given also caps the chunks.
         chunksize: Items a worker takes in one go. By default found by measuring: 1 for calls of a
-            millisecond or more, up to 1,024 for tiny ones. Idle workers take calls over from busy ones.
+            millisecond or more, up to 2,048 for tiny ones. Idle workers take calls over from busy ones.
         timeout: Seconds for the whole run, from now; a result that is not there by then raises
             ``TimeoutError``.
         initializer: Called once by each worker before its first call, with ``initargs``.
@@ -147,6 +148,8 @@ def map(
         [32, 9]
     """
     check_callable("fn", fn)
+    if iscoroutinefunction(fn):
+        raise WrongType("fn", f"the coroutine function {describe_function(fn)}", "a plain function")
     for option, thing in (("initializer", initializer), ("resource", resource)):
         if thing is not None:
             check_callable(option, thing)

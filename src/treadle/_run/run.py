@@ -97,18 +97,19 @@ class Run(_Stream[Value], Generic[Item, Value]):
     def close(self) -> None:
         """End the run: begin no further call, and wait ``grace`` seconds at most for those that run.
 
-        What still runs then is left behind, logged, and counted in ``stats.abandoned``. Iterating a run
-        after it was closed raises ``RunClosed``; ``rest()`` still tells what became of each item. Closing
-        twice, or after the end, does nothing.
+        What still runs then is left behind, logged, and counted in ``stats.abandoned``. Asking a closed run
+        for another result raises ``RunClosed``; ``outcomes()`` and ``rest()`` still tell what became of each
+        item. Closing twice, or after the end, does nothing. Any thread may close a run.
 
         Raises:
             TooManyAbandoned: More calls were left behind than ``max_abandoned`` allows.
         """
         course = self._course
         was_open = not (course.is_sealed or course.is_finished)
+        course.is_closed = True
         course.end(None)
-        if was_open and course.ending is not None and not isinstance(course.ending, KeyboardInterrupt):
-            self._raise_if_too_many(course)
+        if was_open and course.ending is None and course.too_many is not None:
+            raise course.too_many
 
     def outcomes(self) -> Outcomes[Item, Value]:
         """Return an iterator over one ``Outcome`` per item instead of results; no call's failure ends it.
@@ -152,10 +153,3 @@ class Run(_Stream[Value], Generic[Item, Value]):
                 chunk.delivered += 1
                 ledger.consumed += 1
                 yield outcome
-
-    @staticmethod
-    def _raise_if_too_many(course: Course) -> None:
-        from treadle.errors import TooManyAbandoned
-
-        if isinstance(course.ending, TooManyAbandoned):
-            raise course.ending

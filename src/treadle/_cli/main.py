@@ -1,0 +1,19 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import click
+
+import treadle
+from treadle._cli.demo import demo
+from treadle._cli.map_command import map_command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(treadle.__version__, prog_name="treadle")
+def cli() -> None:
+    """Make many calls of a plain Python function at once, with an account of every one."""
+
+
+cli.add_command(map_command)
+cli.add_command(demo)

@@ -1,0 +1,179 @@
+"""``treadle map``: a function, many inputs, JSON lines out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO, cast
+
+import click
+
+import treadle
+from treadle._cli.functions import load_function
+from treadle._cli.inputs import Entry, InputError, from_arguments, from_json_lines, from_lines
+from treadle._cli.results import AboveTheBar, JSONCall, TaggedOutput, Writer, claim_stdout, discard
+from treadle._cli.signals import Signals, Stopped
+from treadle._core.describe import describe_function
+from treadle._show.progress import describe_counts
+
+EXIT_FAILED_ITEMS = 1
+EXIT_USAGE = 2
+EXIT_STOPPED = 3
+EXIT_BROKEN_PIPE = 141
+
+
+@click.command("map")
+@click.argument("func")
+@click.argument("inputs", nargs=-1)
+@click.option("--lines", "line_files", multiple=True, metavar="FILE", help="Each line of FILE is an input.")
+@click.option("--json", "json_files", multiple=True, metavar="FILE", help="Each line of FILE is an input, as JSON.")
+@click.option("--key", "key_field", metavar="FIELD", help="With --json: the field that names an input.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False, writable=True), help="Write the results here.")
+@click.option("--max-workers", "-w", type=click.IntRange(min=1), help="Calls at a time (32).")
+@click.option("--ordered", is_flag=True, help="Write results in input order, not as they are done.")
+@click.option("--grace", type=click.FloatRange(min=0), default=0.25, show_default=True, metavar="SECONDS",
+              help="How long running calls may take to end after Ctrl-C.")  # fmt: skip
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress and no summary.")
+def map_command(
+    func: str,
+    inputs: tuple[str, ...],
+    line_files: tuple[str, ...],
+    json_files: tuple[str, ...],
+    key_field: str | None,
+    output: str | None,
+    max_workers: int | None,
+    ordered: bool,
+    grace: float,
+    quiet: bool,
+) -> None:
+    """Call FUNC with each INPUT, many at a time, and write a JSON line for each.
+
+    FUNC is module:function or path/to/file.py:function. It gets each INPUT as a string, or with --json as
+    what the line says. A lone - reads lines from standard input, each answered as it comes; blank lines
+    are skipped.
+
+    \b
+    Examples:
+      treadle map shop.api:fetch 17 18 19
+      treadle map fetch.py:page --lines urls.txt --output pages.jsonl
+      tail -f access.log | treadle map logs.py:classify -
+
+    Results are {"index", "key", "status", "value"} lines on standard output; a line of a failed call has
+    "error" instead of "value". Everything else goes to standard error, also what FUNC prints. SIGUSR1 shows
+    what each worker is doing.
+
+    \b
+    Exit status: 0 all succeeded, 1 some failed, 2 the command or an input is wrong,
+    3 the results cannot be written, 130 after Ctrl-C, 143 after SIGTERM, 141 if nobody reads the results.
+    """
+    entries, total = _choose_inputs(inputs, line_files, json_files, key_field)
+    function = load_function(func)
+    signals = Signals()
+    with _open_results(output) as results:
+        tagged = TaggedOutput()
+        sys.stdout = tagged  # type: ignore[assignment]  # it has what print() needs
+        writer = Writer(_beside_progress(results, quiet))
+        run = treadle.map(
+            JSONCall(function, tagged),
+            entries if total is None else _Sized(entries, total),
+            max_workers=max_workers,
+            ordered=ordered,
+            intake="thread",
+            grace=grace,
+            progress=not quiet,
+            name=describe_function(function),
+        )
+        signals.close_on_first(run)
+        code = _write_all(run, writer, results)
+    if not quiet:
+        _summarize(run, writer)
+    sys.exit(code if signals.number is None else 128 + signals.number)
+
+
+class _Sized:
+    """Inputs whose number is known, so that progress can tell how many are left."""
+
+    def __init__(self, entries: Iterator[Entry], total: int) -> None:
+        self._entries = entries
+        self._total = total
+
+    def __iter__(self) -> Iterator[Entry]:
+        return self._entries
+
+    def __len__(self) -> int:
+        return self._total
+
+
+def _choose_inputs(
+    inputs: tuple[str, ...], line_files: tuple[str, ...], json_files: tuple[str, ...], key_field: str | None
+) -> tuple[Iterator[Entry], int | None]:
+    if inputs == ("-",):
+        inputs, line_files = (), (*line_files, "-")
+    if bool(inputs) + bool(line_files) + bool(json_files) != 1:
+        raise click.UsageError("give inputs one way: as arguments, with --lines, with --json, or - for standard input")
+    if key_field and not json_files:
+        raise click.UsageError("--key names a field of JSON inputs; it goes with --json")
+    for path in line_files + json_files:
+        if path != "-" and not os.path.exists(path):
+            raise click.UsageError(f"there is no file {path!r}")
+    if inputs:
+        return from_arguments(inputs), len(inputs)
+    return (from_lines(line_files) if line_files else from_json_lines(json_files, key_field)), None
+
+
+def _open_results(output: str | None) -> TextIO:
+    try:
+        stdout = claim_stdout()
+    except OSError:
+        if output is None:
+            raise click.UsageError("standard output is closed; write the results to a file with --output") from None
+    if output is None:
+        return stdout
+    try:
+        return open(output, "w", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise click.UsageError(f"{output} cannot be written: {error.strerror}") from None
+
+
+def _beside_progress(results: TextIO, quiet: bool) -> TextIO:
+    """Return where to write results: on a terminal that shows a live display, above it."""
+    shares_the_screen = results.isatty() and sys.stderr.isatty() and not quiet
+    return cast(TextIO, AboveTheBar()) if shares_the_screen else results
+
+
+def _write_all(run: treadle.Run[Any, str], writer: Writer, results: TextIO) -> int:
+    """Write every outcome, whatever ends the run, and return the exit status."""
+    try:
+        for outcome in run.outcomes():
+            writer.write(outcome)
+    except InputError as error:
+        click.echo(f"treadle: {error}", err=True)
+        return EXIT_USAGE
+    except (treadle.RunClosed, Stopped):
+        return EXIT_STOPPED  # by a signal, whose number then is the status
+    except BrokenPipeError:
+        return _give_up(run, results, EXIT_BROKEN_PIPE)
+    except OSError as error:
+        click.echo(f"treadle: the results cannot be written: {error.strerror}", err=True)
+        return _give_up(run, results, EXIT_STOPPED)
+    return EXIT_FAILED_ITEMS if run.stats.failed else 0
+
+
+def _give_up(run: treadle.Run[Any, str], results: TextIO, code: int) -> int:
+    run.close()
+    discard(results)
+    return code
+
+
+def _summarize(run: treadle.Run[Any, str], writer: Writer) -> None:
+    stats = run.stats
+    text = describe_counts(stats, None)
+    for count, word in ((stats.cancelled, "cancelled"), (stats.not_started, "not started")):
+        if count:
+            text += f", {count:,} {word}"
+    if hidden := writer.unshown():
+        text += f" ({hidden:,} errors like those above not shown)"
+    if stats.abandoned:
+        text += f"; {stats.abandoned:,} stuck calls left behind"
+    click.echo(f"treadle: {text} in {stats.seconds:.1f} s", err=True)

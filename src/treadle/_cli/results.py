@@ -1,0 +1,172 @@
+"""The results of a batch: JSON lines on standard output, the user's own errors on standard error."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from treadle._cli.inputs import Entry
+from treadle._core.outcome import Outcome
+
+MAX_TRACEBACKS = 5
+MAX_TAG_LENGTH = 60
+
+
+class JSONCall:
+    """Calls a function with the value of an entry and returns the JSON of its result.
+
+    The encoding is part of the call: it runs on the worker's thread, and its failure is that item's.
+    """
+
+    def __init__(self, fn: Callable[[Any], Any], output: TaggedOutput) -> None:
+        self._fn = fn
+        self._output = output
+
+    def __call__(self, entry: Entry) -> str:
+        with self._output.tagged(entry.key):
+            result = self._fn(entry.value)
+        try:
+            return json.dumps(result, allow_nan=False, ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TypeError(f"the function returned {type(result).__name__}, which is not JSON: {error}") from None
+
+
+class TaggedOutput:
+    """Stands for ``sys.stdout``: what the function prints goes to standard error, each line with its key."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self._here = threading.local()
+
+    def tagged(self, key: str) -> TaggedOutput:
+        """Tag what this thread prints with ``key``, as long as the block lasts."""
+        self._here.tag = key if len(key) <= MAX_TAG_LENGTH else key[: MAX_TAG_LENGTH - 3] + "..."
+        return self
+
+    def __enter__(self) -> None:
+        self._here.line = ""
+
+    def __exit__(self, *_: object) -> None:
+        if self._here.line:
+            self.write("\n")
+        self._here.tag = None
+
+    def write(self, text: str) -> int:
+        """Write the lines that are complete; keep the rest until it is."""
+        tag = getattr(self._here, "tag", None)
+        if tag is None:
+            return sys.stderr.write(text)
+        *lines, self._here.line = (self._here.line + text).split("\n")
+        if lines:
+            sys.stderr.write("".join(f"[{tag}] {line}\n" for line in lines))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what is complete."""
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        """Say no: what is printed here is not for a screen."""
+        return False
+
+    def fileno(self) -> int:
+        """Return the file descriptor of standard error."""
+        return sys.stderr.fileno()
+
+
+class AboveTheBar(io.TextIOBase):
+    """Writes to standard error as it is at the moment: a live display there puts the text above itself."""
+
+    def write(self, text: str) -> int:
+        """Write ``text``."""
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush it."""
+        sys.stderr.flush()
+
+
+class Writer:
+    """Writes outcomes as JSON lines, each complete and flushed, and shows errors that are new."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._seen: dict[tuple[str, str, int], int] = {}
+
+    def write(self, outcome: Outcome[Entry, str]) -> None:
+        """Write one outcome."""
+        entry = outcome.item
+        text = json.dumps(
+            {"index": outcome.index, "key": entry.key, "status": outcome.status}, ensure_ascii=False
+        )
+        if outcome.status == "succeeded":
+            text = f'{text[:-1]}, "value": {outcome.value}}}'
+        else:
+            error = outcome.error
+            assert error is not None
+            reason = json.dumps({"type": type(error).__name__, "message": _message(error)}, ensure_ascii=False)
+            text = f'{text[:-1]}, "error": {reason}}}'
+            if outcome.status == "failed":
+                self._show(error, entry.key)
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def unshown(self) -> int:
+        """Return how many failures were of a kind shown before, or one too many to show."""
+        shown = min(len(self._seen), MAX_TRACEBACKS)
+        return sum(self._seen.values()) - shown
+
+    def _show(self, error: BaseException, key: str) -> None:
+        frames = _user_frames(error)
+        last = frames[-1] if frames else None
+        place = (type(error).__name__, last.filename if last else "", (last.lineno or 0) if last else 0)
+        is_new = place not in self._seen
+        self._seen[place] = self._seen.get(place, 0) + 1
+        if not is_new or len(self._seen) > MAX_TRACEBACKS:
+            return
+        shown = traceback.format_list(frames)
+        head = ["Traceback (most recent call last):\n"] if shown else []
+        notes = getattr(error, "__notes__", [])
+        error.__notes__ = []  # they name the item, as the line above does
+        text = "".join([*head, *shown, *traceback.format_exception_only(error)])
+        error.__notes__ = notes
+        print(f"{key} failed:\n{text}", end="", file=sys.stderr, flush=True)
+
+
+def claim_stdout() -> TextIO:
+    """Return a stream to standard output that nobody else has: whoever writes to it now writes to standard error.
+
+    The functions' prints and the output of programs they start would otherwise mix with the results.
+
+    Raises:
+        OSError: Standard output is closed.
+    """
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
+    sys.stdout.flush()
+    os.dup2(2, 1)
+    return stream
+
+
+def discard(stream: TextIO) -> None:
+    """Let what is still to be written to ``stream`` go nowhere, so that closing it does not fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _user_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return f"<{type(error).__name__} whose str() fails>"

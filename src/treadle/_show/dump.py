@@ -1,0 +1,56 @@
+"""What is each worker doing right now?"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from types import FrameType
+from typing import TextIO
+
+from treadle._core.register import WorkerState, living
+
+_ENGINES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "_engines")
+
+
+def dump(file: TextIO | None = None) -> None:
+    """Write what every live worker is doing: its run, item, for how long, and its stack.
+
+    Takes no lock and may be called from anywhere, a signal handler included. Calls left behind by a run
+    that has ended are shown for as long as they run.
+
+    Args:
+        file: Where to write; standard error unless given.
+
+    Example:
+        >>> import sys, treadle
+        >>> treadle.dump(sys.stdout)
+        no live workers
+    """
+    lines: list[str] = []
+    frames = sys._current_frames()
+    for thing in living():
+        states = list(thing.worker_states())
+        if not states:
+            continue
+        lines.append(f"run {thing.name!r}: {len(states)} workers")
+        for state in sorted(states, key=lambda state: (state.index is None, state.index)):
+            lines.append("  " + _describe(state))
+            frame = frames.get(state.ident) if state.ident is not None and state.index is not None else None
+            if frame is not None:
+                lines += ("    " + line for entry in _user_stack(frame) for line in entry.rstrip().splitlines())
+    print("\n".join(lines) or "no live workers", file=file or sys.stderr, flush=True)
+
+
+def _describe(state: WorkerState) -> str:
+    if state.index is None:
+        return f"{state.thread} waits for work"
+    left = ", left behind" if state.is_abandoned else ""
+    return f"{state.thread} has been at item {state.index} ({state.item}) for {state.seconds:.1f} s{left}"
+
+
+def _user_stack(frame: FrameType) -> list[str]:
+    """Return the stack from where the user's code begins; all of it, if it cannot be told."""
+    stack = traceback.extract_stack(frame)
+    ours = [at for at, entry in enumerate(stack) if os.path.dirname(entry.filename) == _ENGINES]
+    return traceback.format_list(stack[ours[-1] + 1 :] or stack if ours else stack)
