@@ -30,6 +30,9 @@ class Entry:
     key: str
     value: Any
 
+    def __repr__(self) -> str:
+        return repr(self.key)
+
 
 def from_arguments(arguments: Iterable[str]) -> Iterator[Entry]:
     """Yield an entry for each argument."""

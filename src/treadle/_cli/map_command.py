@@ -15,7 +15,6 @@ from treadle._cli.inputs import Entry, InputError, from_arguments, from_json_lin
 from treadle._cli.results import AboveTheBar, JSONCall, TaggedOutput, Writer, claim_stdout, discard
 from treadle._cli.signals import Signals, Stopped
 from treadle._core.describe import describe_function
-from treadle._show.progress import describe_counts
 
 EXIT_FAILED_ITEMS = 1
 EXIT_USAGE = 2
@@ -87,7 +86,7 @@ def map_command(
         signals.close_on_first(run)
         code = _write_all(run, writer, results)
     if not quiet:
-        _summarize(run, writer)
+        writer.count_hidden_errors()
     sys.exit(code if signals.number is None else 128 + signals.number)
 
 
@@ -164,16 +163,3 @@ def _give_up(run: treadle.Run[Any, str], results: TextIO, code: int) -> int:
     run.close()
     discard(results)
     return code
-
-
-def _summarize(run: treadle.Run[Any, str], writer: Writer) -> None:
-    stats = run.stats
-    text = describe_counts(stats, None)
-    for count, word in ((stats.cancelled, "cancelled"), (stats.not_started, "not started")):
-        if count:
-            text += f", {count:,} {word}"
-    if hidden := writer.unshown():
-        text += f" ({hidden:,} errors like those above not shown)"
-    if stats.abandoned:
-        text += f"; {stats.abandoned:,} stuck calls left behind"
-    click.echo(f"treadle: {text} in {stats.seconds:.1f} s", err=True)

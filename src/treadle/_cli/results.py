@@ -118,10 +118,11 @@ class Writer:
         self._stream.write(text + "\n")
         self._stream.flush()
 
-    def unshown(self) -> int:
-        """Return how many failures were of a kind shown before, or one too many to show."""
-        shown = min(len(self._seen), MAX_TRACEBACKS)
-        return sum(self._seen.values()) - shown
+    def count_hidden_errors(self) -> None:
+        """Say how many errors were not shown, because they are like others or too many."""
+        hidden = sum(self._seen.values()) - min(len(self._seen), MAX_TRACEBACKS)
+        if hidden:
+            print(f"treadle: {hidden:,} more failed with errors not shown here", file=sys.stderr, flush=True)
 
     def _show(self, error: BaseException, key: str) -> None:
         frames = _user_frames(error)

@@ -66,6 +66,7 @@ class Chunk:
             return None
         keep = len(self.items) - len(stolen)
         tail = Chunk(self.start + keep, self.items[keep:], stolen)
+        tail.ends = None if self.ends is None else []
         del self.items[keep:]
         return tail
 

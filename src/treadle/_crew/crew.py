@@ -45,6 +45,18 @@ class Account(Protocol):
         """Take note that a worker has left. Without the lock."""
 
 
+class _Nobody:
+    """The account of a crew that nobody works with any more."""
+
+    def note_done(self, chunk: Chunk) -> None: ...
+    def note_split(self, tail: Chunk) -> None: ...
+    def note_failed(self, chunk: Chunk) -> None: ...
+    def note_expired(self) -> None: ...
+    def note_broken(self, error: BaseException) -> None: ...
+    def note_quieter(self) -> None: ...
+    def note_left(self) -> None: ...
+
+
 class Crew:
     """Up to ``max_workers`` workers, started as work waits for them.
 
@@ -157,6 +169,10 @@ class Crew:
         self._queue.clear()
         self._idle.clear()
         self.workers.clear()
+
+    def detach(self) -> None:
+        """Forget the account: its owner is gone, and would otherwise live in a circle with its crew."""
+        self._account = _Nobody()
 
     # What a worker says to its crew
 

@@ -129,6 +129,7 @@ class Course:
         The owner may be collected while this very thread holds the lock: then somebody else has to do it.
         """
         if self.is_finished or self.is_sealed or self.is_forked:
+            self.crew.detach()
             return
         self.is_orphaned = True
         if not self.crew.lock.acquire(blocking=False):
@@ -221,6 +222,7 @@ class Course:
         """Seal when the last worker of a run without an owner has left."""
         if self.is_orphaned and not self.crew.workers:
             self.seal()
+            self.crew.detach()
 
     def _note_input_end(self) -> None:
         with self.crew.lock:

@@ -27,6 +27,8 @@ class Intake:
     def __init__(self, iterator: Iterator[Any], ledger: Ledger, crew: Crew) -> None:
         self.is_ended = False
         self.error: BaseException | None = None
+        # Whether to time each call of a chunk, for outcomes; a first chunk of several calls comes before one knows.
+        self.is_timed = crew.sizer.size > 1
         self._iterator = iterator
         self._ledger = ledger
         self._crew = crew
@@ -87,6 +89,7 @@ class Intake:
         if got == 0:
             del self._ledger.chunks[chunk.start]
             return
+        chunk.ends = [] if self.is_timed and got > 1 else None
         chunk.make_ready()
         self._crew.submit(chunk)
         took = time.perf_counter() - began
@@ -116,6 +119,7 @@ class Intake:
         self._ledger.taken = index + 1
         if not self._crew.extend_last(index, item, self._crew.sizer.size):
             chunk = Chunk(index, [item])
+            chunk.ends = [] if self.is_timed else None
             chunk.make_ready()
             with self._crew.lock:
                 self._ledger.add(chunk)

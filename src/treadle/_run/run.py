@@ -125,6 +125,7 @@ class Run(_Stream[Value], Generic[Item, Value]):
             1 succeeded 1
             x failed None
         """
+        self._course.intake.is_timed = True
         stream: Outcomes[Item, Value] = Outcomes._open(self._course, self._context, as_outcomes=True)
         stream._run = self  # as long as somebody iterates the outcomes, the run goes on
         return stream

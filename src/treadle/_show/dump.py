@@ -10,7 +10,8 @@ from typing import TextIO
 
 from treadle._core.register import WorkerState, living
 
-_ENGINES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "_engines")
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_ENGINES = os.path.join(_PACKAGE, "_engines") + os.sep
 
 
 def dump(file: TextIO | None = None) -> None:
@@ -52,5 +53,9 @@ def _describe(state: WorkerState) -> str:
 def _user_stack(frame: FrameType) -> list[str]:
     """Return the stack from where the user's code begins; all of it, if it cannot be told."""
     stack = traceback.extract_stack(frame)
-    ours = [at for at, entry in enumerate(stack) if os.path.dirname(entry.filename) == _ENGINES]
-    return traceback.format_list(stack[ours[-1] + 1 :] or stack if ours else stack)
+    start = 0
+    while start < len(stack) and not stack[start].filename.startswith(_ENGINES):
+        start += 1
+    while start < len(stack) and stack[start].filename.startswith(_PACKAGE):
+        start += 1
+    return traceback.format_list(stack[start:] or stack)

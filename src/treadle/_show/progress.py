@@ -67,9 +67,9 @@ def describe_counts(stats: Stats, total: int | None) -> str:
     """Return the counts of a run in words, those that matter only."""
     done = stats.succeeded + stats.failed + stats.timed_out
     text = f"{done:,} of {total:,} done" if total is not None else f"{done:,} done"
-    for count, word in ((stats.failed, "failed"), (stats.timed_out, "timed out"), (stats.retried, "retried")):
-        if count:
-            text += f", {count:,} {word}"
+    for word in ("failed", "timed_out", "retried", "cancelled", "not_started", "abandoned"):
+        if count := getattr(stats, word):
+            text += f", {count:,} {word.replace('_', ' ')}"
     return text
 
 

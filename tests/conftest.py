@@ -1,0 +1,63 @@
+"""What every test is held to: it leaves no thread and no child process behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PATIENCE_SECONDS = 10.0
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a thread or a child process behind, after giving them time to go."""
+    before = set(threading.enumerate())
+    children_before = _children()
+    yield
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for thread in set(threading.enumerate()) - before:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    left = sorted(thread.name for thread in set(threading.enumerate()) - before)
+    assert not left, f"{request.node.name} left threads behind: {left}"
+    assert not _children() - children_before, f"{request.node.name} left child processes behind"
+
+
+def _children() -> set[str]:
+    listing = Path(f"/proc/self/task/{os.getpid()}/children")
+    return set(listing.read_text().split()) if listing.exists() else set()
+
+
+class Gate:
+    """Holds calls until it is opened; opened at the end of the test whatever happens."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._arrived = threading.Semaphore(0)
+
+    def hold(self, item: object = None) -> object:
+        """Announce the arrival, wait until the gate opens, and return ``item``."""
+        self._arrived.release()
+        assert self._open.wait(60), "the gate was never opened"
+        return item
+
+    def wait_for_arrivals(self, count: int = 1) -> None:
+        """Wait until ``count`` calls have arrived."""
+        for _ in range(count):
+            assert self._arrived.acquire(timeout=PATIENCE_SECONDS), "nobody arrived at the gate"
+
+    def open(self) -> None:
+        """Let everybody through, now and later."""
+        self._open.set()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Return a gate that cannot stay shut."""
+    gate = Gate()
+    yield gate
+    gate.open()
