@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +24,18 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     deadline = time.monotonic() + PATIENCE_SECONDS
     for thread in set(threading.enumerate()) - before:
         thread.join(max(0.0, deadline - time.monotonic()))
-    left = sorted(thread.name for thread in set(threading.enumerate()) - before)
-    assert not left, f"{request.node.name} left threads behind: {left}"
+    left = {thread.name: thread.ident for thread in set(threading.enumerate()) - before}
+    assert not left, f"{request.node.name} left threads behind: {_stacks(left)}"
     assert not _children() - children_before, f"{request.node.name} left child processes behind"
+
+
+def _stacks(threads: dict[str, int | None]) -> str:
+    frames = sys._current_frames()
+    return "".join(
+        f"\n{name}:\n{''.join(traceback.format_stack(frames[ident]))}"
+        for name, ident in threads.items()
+        if ident in frames
+    )
 
 
 def _children() -> set[str]:

@@ -76,6 +76,10 @@ class Chunk:
         self.failures = dict(self.failures) if self.failures else None
         self.end = "abandoned"
 
+    def forget(self) -> None:
+        """Let go of everything: an exception's traceback leads back here, by the frame that made its call."""
+        self.items, self.todo, self.results, self.failures = [], [], [], None
+
     def seconds(self, offset: int) -> float:
         """Return how long the call at ``offset`` took; the chunk's mean where single calls were not timed."""
         if self.begun is None:

@@ -238,14 +238,14 @@ class Crew:
 
     def report_left(self, worker: Worker, error: BaseException | None) -> None:
         """Take note that ``worker`` has gone; ``error`` is what closing its engine raised."""
+        if error is not None:
+            thread = worker.thread.name
+            _logger.error("run %r: closing the resource of %s failed", self._name, thread, exc_info=error)
         with self.lock:
             self.workers.pop(worker, None)
             if error is not None:
                 self.close_errors.append(error)
             self._account.note_quieter()
-        if error is not None:
-            thread = worker.thread.name
-            _logger.error("run %r: closing the resource of %s failed", self._name, thread, exc_info=error)
         self._account.note_left()
 
     # Without the lock

@@ -63,7 +63,7 @@ class AsyncStream(AsyncIterator[T]):
             while (batch := self._delivery.step(stalled)) is None:
                 stalled = not await parker.wait(self._delivery.wait_seconds)
         except BaseException:  # cancelled, above all: the run stops, the loop is not kept waiting
-            self._course.end_now()
+            self._course.end_now(is_orphaned=False)
             raise
         if isinstance(batch, _End):
             raise StopAsyncIteration

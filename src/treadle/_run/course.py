@@ -55,7 +55,8 @@ class Course:
         self.is_forked = False
         self.is_closed = False  # by its owner, who wants no more results
         self.consumer = 0  # the thread that asked for results last
-        self.is_orphaned = False  # nobody will ever ask for results again
+        self.is_orphaned = False  # nobody will ever ask for anything again
+        self.seals_itself = False
         self.fails_fast = False
         self.ending: BaseException | None = None  # why it stopped; None: it was closed
         self.too_many: TooManyAbandoned | None = None
@@ -123,15 +124,19 @@ class Course:
         self.seal()
         waker.wake()
 
-    def end_now(self) -> None:
-        """Stop without waiting, for an owner that goes away; the last worker to leave seals.
+    def end_now(self, is_orphaned: bool) -> None:
+        """Stop without waiting; the last worker to leave seals.
 
-        The owner may be collected while this very thread holds the lock: then somebody else has to do it.
+        An owner may be collected while this very thread holds the lock: then somebody else has to do it.
+
+        Args:
+            is_orphaned: The owner is gone, and nobody will ever ask for the account.
         """
+        self.is_orphaned = is_orphaned
         if self.is_finished or self.is_sealed or self.is_forked:
-            self.crew.detach()
+            self._let_go()
             return
-        self.is_orphaned = True
+        self.seals_itself = True
         if not self.crew.lock.acquire(blocking=False):
             self._end_elsewhere()
             return
@@ -220,9 +225,16 @@ class Course:
 
     def note_left(self) -> None:
         """Seal when the last worker of a run without an owner has left."""
-        if self.is_orphaned and not self.crew.workers:
+        if self.seals_itself and not self.crew.workers:
             self.seal()
-            self.crew.detach()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if not self.is_orphaned:
+            return
+        self.crew.detach()
+        if not self._abandoned:  # the dump still shows their items
+            self.ledger.forget()
 
     def _note_input_end(self) -> None:
         with self.crew.lock:

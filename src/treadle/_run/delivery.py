@@ -145,8 +145,9 @@ class Delivery(Iterator[Iterator[Any]]):
         while (chunk := self._find(partly)) is not None:
             if (end := self._ready_until(chunk, partly)) > chunk.delivered:
                 return self._hand_over(chunk, end)
-            if chunk.delivered < len(chunk.items) or chunk.end == "running":
-                break  # it goes on, or a failure stands in the way
+            goes_on = chunk.end == "running" and not course.is_sealed
+            if goes_on or chunk.delivered < len(chunk.items):
+                break  # nothing new yet, or a failure stands in the way
             ledger.retire_front()
         if course.is_sealed:
             return None

@@ -91,6 +91,12 @@ class Ledger:
         chunk = self.chunks[self._next] if self._ordered else self._ready.popleft()
         self._next = chunk.start + len(chunk.items)
         self.chunks.pop(chunk.start, None)
+        chunk.forget()
+
+    def forget(self) -> None:
+        """Let go of what was not delivered: its owner is gone."""
+        for chunk in list(self.chunks.values()):
+            chunk.forget()
 
     def hand_over(self, chunk: Chunk, values: list[Any], end: int) -> Iterator[Any]:
         """Return ``values``, up to offset ``end`` of ``chunk``, such that their consumption can be followed."""

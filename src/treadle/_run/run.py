@@ -82,7 +82,7 @@ class Run(_Stream[Value], Generic[Item, Value]):
     def __del__(self) -> None:
         course = getattr(self, "_course", None)
         if course is not None:
-            course.end_now()
+            course.end_now(is_orphaned=True)
 
     @property
     def name(self) -> str:

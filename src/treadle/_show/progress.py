@@ -5,6 +5,7 @@ The display looks at the run's ``Stats`` from a thread of its own; the calls do 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -18,6 +19,8 @@ from treadle._core.settings import Progress
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
+
+_logger = logging.getLogger("treadle")
 
 LIVE_SECONDS = 0.1
 PLAIN_SECONDS = 30.0
@@ -96,7 +99,10 @@ class _Callback:
         self._function = function
 
     def show(self, stats: Stats) -> None:
-        self._function(stats)
+        try:
+            self._function(stats)
+        except Exception:
+            _logger.exception("the progress function failed")
 
     finish = show
 

@@ -1,0 +1,54 @@
+"""Run a small program as a user would, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+TIMEOUT_SECONDS = 60.0
+
+
+def start_program(source: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+    """Start ``source`` as a program."""
+    return start([sys.executable, "-u", "-c", textwrap.dedent(source)], cwd)
+
+
+def start_treadle(*arguments: str, cwd: Path | None = None, stdin: int | None = None) -> subprocess.Popen[str]:
+    """Start the ``treadle`` command."""
+    return start([sys.executable, "-m", "treadle", *arguments], cwd, stdin)
+
+
+def start(command: list[str], cwd: Path | None = None, stdin: int | None = None) -> subprocess.Popen[str]:
+    """Start a command, its output in pipes."""
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+        # Whatever started the tests may ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def finish(process: subprocess.Popen[str], text: str | None = None) -> tuple[int, str, str]:
+    """Wait for the end, and return exit status, output and errors."""
+    with process:
+        try:
+            out, err = process.communicate(text, timeout=TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(f"the program did not end\n{out}\n{err}") from None
+    return process.returncode, out, err
+
+
+def run_treadle(*arguments: str, cwd: Path | None = None, text: str | None = None) -> tuple[int, str, str]:
+    """Run the ``treadle`` command to its end."""
+    return finish(start_treadle(*arguments, cwd=cwd, stdin=subprocess.PIPE), text or "")
