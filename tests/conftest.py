@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
-import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from treadle.testing import assert_no_leaked_threads
 
 PATIENCE_SECONDS = 10.0
 
@@ -18,24 +17,10 @@ PATIENCE_SECONDS = 10.0
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread or a child process behind, after giving them time to go."""
-    before = set(threading.enumerate())
     children_before = _children()
-    yield
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    for thread in set(threading.enumerate()) - before:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    left = {thread.name: thread.ident for thread in set(threading.enumerate()) - before}
-    assert not left, f"{request.node.name} left threads behind: {_stacks(left)}"
+    with assert_no_leaked_threads(PATIENCE_SECONDS):
+        yield
     assert not _children() - children_before, f"{request.node.name} left child processes behind"
-
-
-def _stacks(threads: dict[str, int | None]) -> str:
-    frames = sys._current_frames()
-    return "".join(
-        f"\n{name}:\n{''.join(traceback.format_stack(frames[ident]))}"
-        for name, ident in threads.items()
-        if ident in frames
-    )
 
 
 def _children() -> set[str]:

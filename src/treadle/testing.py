@@ -5,14 +5,17 @@ Races are forced, never slept for. Nothing here is needed to use Treadle.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = ["Turnstile", "assert_no_leaked_threads"]
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
+POLL_SECONDS = 0.001
 
 
 class Turnstile:
@@ -82,7 +85,7 @@ def assert_no_leaked_threads(timeout: float = DEFAULT_TIMEOUT_SECONDS) -> Iterat
     Threads get ``timeout`` seconds to end by themselves.
 
     Raises:
-        AssertionError: Some did not; it names them.
+        AssertionError: Some did not; it names them and shows their stacks.
 
     Example:
         >>> import treadle
@@ -94,8 +97,21 @@ def assert_no_leaked_threads(timeout: float = DEFAULT_TIMEOUT_SECONDS) -> Iterat
     before = set(threading.enumerate())
     yield
     deadline = time.monotonic() + timeout
-    for thread in set(threading.enumerate()) - before:
-        if thread is not threading.current_thread():
-            thread.join(max(0.0, deadline - time.monotonic()))
-    leaked = [thread.name for thread in set(threading.enumerate()) - before if thread.is_alive()]
-    assert not leaked, f"threads left behind: {', '.join(sorted(leaked))}"
+    while (left := _alive_since(before)) and time.monotonic() < deadline:
+        for thread in left:
+            if thread.ident is None:  # it is being started, and cannot be joined yet
+                time.sleep(POLL_SECONDS)
+            else:
+                thread.join(max(0.0, deadline - time.monotonic()))
+    assert not left, f"threads left behind:{''.join(map(_describe, left))}"
+
+
+def _alive_since(before: set[threading.Thread]) -> list[threading.Thread]:
+    new = set(threading.enumerate()) - before - {threading.current_thread()}
+    return sorted((thread for thread in new if thread.is_alive() or thread.ident is None), key=lambda t: t.name)
+
+
+def _describe(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+    return f"\n{thread.name}\n{stack}"

@@ -255,8 +255,10 @@ def test_exit_with_a_run_that_nobody_closed_says_what_it_leaves() -> None:
 
 CTRL_C = """
     import json, sys, threading, time, treadle
+    stuck = threading.Semaphore(0)
     def call(item):
         if item >= 2:
+            stuck.release()
             time.sleep(60)
         return item
     run = treadle.map(call, range(100), max_workers=4, buffersize=10)
@@ -265,6 +267,8 @@ CTRL_C = """
         for result in run:
             delivered.append(result)
             if len(delivered) == 2:
+                for _ in range(4):
+                    stuck.acquire()
                 print("ready", flush=True)
     except KeyboardInterrupt:
         caught = time.time()

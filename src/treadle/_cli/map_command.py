@@ -85,6 +85,7 @@ def map_command(
         )
         signals.close_on_first(run)
         code = _write_all(run, writer, results)
+        run.close()
     if not quiet:
         writer.count_hidden_errors()
     sys.exit(code if signals.number is None else 128 + signals.number)
@@ -152,14 +153,13 @@ def _write_all(run: treadle.Run[Any, str], writer: Writer, results: TextIO) -> i
     except (treadle.RunClosed, Stopped):
         return EXIT_STOPPED  # by a signal, whose number then is the status
     except BrokenPipeError:
-        return _give_up(run, results, EXIT_BROKEN_PIPE)
+        return _give_up(results, EXIT_BROKEN_PIPE)
     except OSError as error:
         click.echo(f"treadle: the results cannot be written: {error.strerror}", err=True)
-        return _give_up(run, results, EXIT_STOPPED)
+        return _give_up(results, EXIT_STOPPED)
     return EXIT_FAILED_ITEMS if run.stats.failed else 0
 
 
-def _give_up(run: treadle.Run[Any, str], results: TextIO, code: int) -> int:
-    run.close()
+def _give_up(results: TextIO, code: int) -> int:
     discard(results)
     return code

@@ -27,6 +27,9 @@ from treadle.errors import TooManyAbandoned
 
 _logger = logging.getLogger("treadle")
 
+# How long to wait for another thread to say the last word about a run (to end its display, say).
+AFTERMATH_SECONDS = 1.0
+
 
 class Course:
     """One run: its crew, its intake, its ledger, and the way it ends.
@@ -66,6 +69,8 @@ class Course:
         self._first_failure: tuple[Chunk, int] | None = None
         self._stop_deadline = 0.0
         self._abandoned: list[tuple[Worker, Chunk]] = []
+        self._over = threading.Event()
+        self._ender = 0
         self._began = perf_counter()
         self._seconds: float | None = None
         register.enroll(self)
@@ -105,11 +110,15 @@ class Course:
     def end(self, ending: BaseException | None) -> None:
         """Stop, wait for what runs as long as ``grace`` allows, and seal. Harmless after the end."""
         with self.crew.lock:
-            if self.is_finished or self.is_sealed:
-                return
-            self.stop(ending)
-            waker = self.waker
-            self.waker = parker = Parker()
+            is_over = self.is_finished or self.is_sealed
+            if not is_over:
+                self.stop(ending)
+                waker = self.waker
+                self.waker = parker = Parker()
+        if is_over:
+            if threading.get_ident() != self._ender:  # somebody else is at it: do not leave before them
+                self._over.wait(AFTERMATH_SECONDS)
+            return
         try:
             while True:
                 with self.crew.lock:
@@ -171,6 +180,7 @@ class Course:
             self.too_many = TooManyAbandoned(self.name, len(self._abandoned), self.settings.max_abandoned)
             if self.ending is not None:
                 self.ending.add_note(f"treadle: {self.too_many}")
+        self._over.set()
 
     def finish(self) -> None:
         """Dismiss the crew after the last outcome was delivered. Called under the lock."""
@@ -180,8 +190,10 @@ class Course:
         """Take note that the run has come to its natural end and the crew is quiet."""
         self.is_finished = True
         self._end_up()
+        self._over.set()
 
     def _end_up(self) -> None:
+        self._ender = threading.get_ident()
         self._seconds = perf_counter() - self._began
         if not self._abandoned:  # the ones left behind are shown by dump() until they end
             register.dismiss(self)
