@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -29,6 +30,23 @@ _logger = logging.getLogger("treadle")
 
 # How long to wait for another thread to say the last word about a run (to end its display, say).
 AFTERMATH_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """A call that was being made when somebody looked; kept of those that were left behind."""
+
+    thread: threading.Thread
+    index: int
+    item: object
+    begun: float
+
+    def state(self, is_abandoned: bool) -> WorkerState:
+        """Return it as it stands now."""
+        age = perf_counter() - self.begun
+        return WorkerState(
+            self.thread.name, self.thread.ident, self.index, describe(self.item), age, is_abandoned
+        )
 
 
 class Course:
@@ -68,7 +86,7 @@ class Course:
         self._has_resource = plan.resource is not None
         self._first_failure: tuple[Chunk, int] | None = None
         self._stop_deadline = 0.0
-        self._abandoned: list[tuple[Worker, Chunk]] = []
+        self._abandoned: list[LeftBehind] = []
         self._over = threading.Event()
         self._ender = 0
         self._began = perf_counter()
@@ -168,14 +186,19 @@ class Course:
         with self.crew.lock:
             if self.is_sealed:
                 return
-            self._abandoned = self.crew.abandon()
+            left = self.crew.abandon()
+            self._abandoned = [call for worker, chunk in left if (call := _in_hand(worker, chunk))]
             if threading.get_ident() == self.consumer:  # nobody else may touch what the consumer iterates
                 self.ledger.settle_batch()
-            self.ledger.close([chunk for _, chunk in self._abandoned])
+            self.ledger.close([chunk for _, chunk in left])
             self.is_sealed = True
         self._end_up()
-        for worker, chunk in self._abandoned:
-            _logger.warning("run %r leaves a thread behind: %s", self.name, _tell(worker, chunk))
+        for call in self._abandoned:
+            state = call.state(is_abandoned=True)
+            _logger.warning(
+                "run %r leaves a thread behind: the call for item %d (%s) still runs after %.1f s in %s",
+                *(self.name, state.index, state.item, state.seconds, state.thread),
+            )
         if len(self._abandoned) > self.settings.max_abandoned:
             self.too_many = TooManyAbandoned(self.name, len(self._abandoned), self.settings.max_abandoned)
             if self.ending is not None:
@@ -245,8 +268,7 @@ class Course:
         if not self.is_orphaned:
             return
         self.crew.detach()
-        if not self._abandoned:  # the dump still shows their items
-            self.ledger.forget()
+        self.ledger.forget()
 
     def _note_input_end(self) -> None:
         with self.crew.lock:
@@ -294,9 +316,13 @@ class Course:
 
     def worker_states(self) -> Iterable[WorkerState]:
         """Return what each worker is doing, the ones left behind too; takes no lock."""
-        at_work = [(worker, worker.chunk, False) for worker in list(self.crew.workers)]
-        left = [(worker, chunk, True) for worker, chunk in list(self._abandoned)]
-        return [_state(*entry) for entry in at_work + left if entry[0].thread.is_alive()]
+        states = [call.state(is_abandoned=True) for call in list(self._abandoned) if call.thread.is_alive()]
+        for worker in list(self.crew.workers):
+            chunk = worker.chunk
+            call = None if chunk is None else _in_hand(worker, chunk)
+            idle = WorkerState(worker.thread.name, worker.thread.ident)
+            states.append(idle if call is None else call.state(is_abandoned=False))
+        return states
 
     def stats(self) -> Stats:
         """Return the account as it stands; takes no lock, so counts may be moments apart."""
@@ -321,17 +347,10 @@ class Course:
         )
 
 
-def _state(worker: Worker, chunk: Chunk | None, is_abandoned: bool) -> WorkerState:
-    thread = worker.thread
-    if chunk is None or chunk.begun is None:
-        return WorkerState(thread.name, thread.ident)
-    offset = min(len(chunk.results), len(chunk.items) - 1)
-    age = perf_counter() - chunk.begun
-    return WorkerState(
-        thread.name, thread.ident, chunk.start + offset, describe(chunk.items[offset]), age, is_abandoned
-    )
-
-
-def _tell(worker: Worker, chunk: Chunk) -> str:
-    state = _state(worker, chunk, is_abandoned=True)
-    return f"the call for item {state.index} ({state.item}) still runs after {state.seconds:.1f} s in {state.thread}"
+def _in_hand(worker: Worker, chunk: Chunk) -> LeftBehind | None:
+    """Return what ``worker`` is doing with ``chunk``, or None if it is through with it."""
+    items, begun = chunk.items, chunk.begun
+    offset = len(chunk.results)
+    if begun is None or offset >= len(items):
+        return None
+    return LeftBehind(worker.thread, chunk.start + offset, items[offset], begun)
