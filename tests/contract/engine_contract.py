@@ -145,9 +145,7 @@ class EngineContract:
 
     def test_a_context_manager_is_entered_and_exited_instead(self) -> None:
         resource = ManagedResource()
-        engine = self.open_engine(
-            lambda a, b, got: (a, b, got), resource=lambda: resource, spread=True
-        )
+        engine = self.open_engine(lambda a, b, got: (a, b, got), resource=lambda: resource, spread=True)
         chunk = make_chunk([(1, 2)])
 
         engine.make_calls(chunk)

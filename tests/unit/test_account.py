@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import threading
@@ -65,10 +66,8 @@ def test_delivered_and_rest_are_all_there_is_after_a_failure(
         fail_at(bad), range(50), max_workers=max_workers, chunksize=chunksize, ordered=ordered, intake=intake
     )
     delivered: list[int] = []
-    try:
+    with contextlib.suppress(ValueError):
         delivered.extend(run)
-    except ValueError:
-        pass
 
     rest = list(run.rest())
 

@@ -17,7 +17,7 @@ pytest.importorskip("rich")
 
 from tests.programs import TIMEOUT_SECONDS, finish, run_treadle, start_treadle
 
-FUNCTIONS = '''
+FUNCTIONS = """
 import os, subprocess, sys, time
 
 def shout(text):
@@ -53,7 +53,7 @@ class Tool:
     @staticmethod
     def use(text):
         return "used " + text
-'''
+"""
 
 
 @pytest.fixture
@@ -168,9 +168,7 @@ def test_quiet_says_nothing(folder: Path) -> None:
         (["quits:f", "a"], "SystemExit"),
     ],
 )
-def test_a_users_mistake_is_explained_without_our_traceback(
-    folder: Path, arguments: list[str], message: str
-) -> None:
+def test_a_users_mistake_is_explained_without_our_traceback(folder: Path, arguments: list[str], message: str) -> None:
     (folder / "broken.py").write_text("def f(x): ...\n1 / 0\n")
     (folder / "incomplete.py").write_text("import nothing_like_it\n")
     (folder / "unfinished.py").write_text("def f(:\n")

@@ -20,9 +20,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_dump_names_run_item_age_and_the_line_of_the_users_code(
-    gate: Gate, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dump_names_run_item_age_and_the_line_of_the_users_code(gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
     def work(item: str) -> object:
         return gate.hold(item)
 

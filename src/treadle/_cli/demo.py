@@ -65,9 +65,7 @@ def _show_downloads(console: Console, port: int) -> float:
     )
     size = _verify(names, bodies)
     table = _table()
-    table.add_row(
-        "  for name in names: download(name)", f"{alone:.1f} s", f"{SAMPLE} took {seconds:.1f} s"
-    )
+    table.add_row("  for name in names: download(name)", f"{alone:.1f} s", f"{SAMPLE} took {seconds:.1f} s")
     table.add_row(
         f"  treadle.map(download, names, max_workers={DOWNLOAD_WORKERS})", f"{together:.1f} s", _times(alone / together)
     )
@@ -118,8 +116,7 @@ def _conclude(console: Console, waiting: float, computing: float) -> None:
         )
     else:
         console.print(
-            f"The sums gained nothing ({computing:.1f} x), although this Python has no GIL: "
-            "too few cores were free."
+            f"The sums gained nothing ({computing:.1f} x), although this Python has no GIL: too few cores were free."
         )
 
 

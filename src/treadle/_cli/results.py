@@ -103,9 +103,7 @@ class Writer:
     def write(self, outcome: Outcome[Entry, str]) -> None:
         """Write one outcome."""
         entry = outcome.item
-        text = json.dumps(
-            {"index": outcome.index, "key": entry.key, "status": outcome.status}, ensure_ascii=False
-        )
+        text = json.dumps({"index": outcome.index, "key": entry.key, "status": outcome.status}, ensure_ascii=False)
         if outcome.status == "succeeded":
             text = f'{text[:-1]}, "value": {outcome.value}}}'
         else:

@@ -39,7 +39,7 @@ class Account(Protocol):
         """Take note that a worker could not get ready, and that the crew is of no use."""
 
     def note_quieter(self) -> None:
-        """Take note that a worker of a stopping crew has ended its call, or left."""
+        """Take note that the last worker of a stopping crew has ended its call, or left."""
 
     def note_left(self) -> None:
         """Take note that a worker has left. Without the lock."""
@@ -90,16 +90,17 @@ class Crew:
         self._deadline = deadline
         self._queue: deque[Chunk] = deque()
         self._idle: list[Worker] = []
-        self._is_one_on_its_way = False
+        self._on_its_way: Worker | None = None
         self._opening = 0
         self._started = 0
+        self._still_at_it = 0  # after stop(): workers that had a call in their hands, and have not come back
         self._gil = is_gil_enabled()
 
     # What the run asks of its crew
 
-    def submit(self, chunk: Chunk) -> None:
-        """Have the calls of ``chunk`` made, unless the crew is stopping."""
-        self._queue.append(chunk)
+    def submit(self, chunks: list[Chunk]) -> None:
+        """Have the calls of ``chunks`` made, unless the crew is stopping."""
+        self._queue.extend(chunks)
         if self._may_need_help():
             self._help()
 
@@ -114,7 +115,7 @@ class Crew:
         if extends := len(chunk.items) < size and chunk.start + len(chunk.items) == index:
             chunk.items.append(item)
             chunk.todo.insert(0, item)
-        self.submit(chunk)
+        self.submit([chunk])
         return extends
 
     def hurry(self) -> None:
@@ -142,14 +143,18 @@ class Crew:
 
     def stop(self) -> None:
         """Begin no further call, and let every worker leave. Called under the lock."""
+        if self.is_stopping:
+            return
         self.is_stopping = True
         self._queue.clear()
-        self._idle.clear()
         for worker in self.workers:
             if (chunk := worker.chunk) is not None:
+                self._still_at_it += 1
                 chunk.todo.clear()
                 worker.engine.interrupt()
-            worker.parker.wake()
+        if self._on_its_way is not None:  # whoever sent it may have been interrupted before waking it
+            self._on_its_way.parker.wake()
+        self._dismiss_one()
 
     def abandon(self) -> list[tuple[Worker, Chunk]]:
         """Give up on the workers that are still in a call, and return them. Called under the lock."""
@@ -180,7 +185,7 @@ class Crew:
         """Hand in what ``worker`` has finished, and return what it is to do next; None: leave."""
         if finished is not None:
             self._hand_in(worker, finished)
-        elif worker.is_opening:
+        if worker.is_on_its_way or worker.is_opening:
             with self.lock:
                 self._note_arrival(worker)
         if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -242,10 +247,14 @@ class Crew:
             thread = worker.thread.name
             _logger.error("run %r: closing the resource of %s failed", self._name, thread, exc_info=error)
         with self.lock:
+            self._note_arrival(worker)
             self.workers.pop(worker, None)
             if error is not None:
                 self.close_errors.append(error)
-            self._account.note_quieter()
+            if self.is_stopping:
+                self._dismiss_one()
+            if self.is_stopping and not self.workers:
+                self._account.note_quieter()
         self._account.note_left()
 
     # Without the lock
@@ -262,14 +271,17 @@ class Crew:
                     self._account.note_failed(chunk)
                 self._account.note_done(chunk)
                 worker.chunk = None
-                self._account.note_quieter()
+                if self.is_stopping:
+                    self._still_at_it -= 1
+                    if self._still_at_it <= 0:
+                        self._account.note_quieter()
             return
         self._account.note_done(chunk)
         worker.chunk = None
 
     def _may_need_help(self) -> bool:
         """Tell, at a glance, whether another worker should be sent. Never wrongly says no for good: see README.md."""
-        if self._is_one_on_its_way or not (self._idle or len(self.workers) < self._max_workers):
+        if self._on_its_way is not None or not (self._idle or len(self.workers) < self._max_workers):
             return False
         return self._is_help_worthwhile()
 
@@ -306,7 +318,7 @@ class Crew:
     def _make_do_without(self, worker: Worker, error: BaseException) -> None:
         """Go on with the workers there are: the system gives us no further thread."""
         with self.lock:
-            self._is_one_on_its_way = False
+            self._on_its_way = None
             self.workers.pop(worker, None)
             enough = len(self.workers)
             is_news = enough < self._max_workers
@@ -318,50 +330,73 @@ class Crew:
 
     def _wait_for_work(self, worker: Worker) -> Chunk | None:
         """Return work as soon as there is some, waiting for it; None: leave."""
-        while True:
+        while not (self.is_stopping or worker.is_abandoned):
+            # First idle, then the last look: whoever submits does it the other way round.
+            worker.is_idle = True
+            self._idle.append(worker)
+            chunk = self._take()
+            if chunk is not None or self.is_stopping:
+                with self.lock:
+                    self._note_arrival(worker)
+                return chunk
+            while worker.is_idle and not self.is_stopping:  # a wake-up may be an old one
+                worker.parker.wait()
             with self.lock:
                 self._note_arrival(worker)
-                if self.is_stopping or worker.is_abandoned:
-                    return None
-                # First idle, then the last look: whoever submits does it the other way round.
-                self._idle.append(worker)
-                if (chunk := self._take()) is not None:
-                    self._idle.remove(worker)
-                    return chunk
-            worker.parker.wait()
-
-    # Under the lock
-
-    def _note_arrival(self, worker: Worker) -> None:
-        if worker.is_on_its_way:
-            worker.is_on_its_way = self._is_one_on_its_way = False
-        if worker.is_opening:
-            worker.is_opening = False
-            self._opening -= 1
+        return None
 
     def _take(self) -> Chunk | None:
         try:
             return self._queue.popleft()
         except IndexError:
+            return self._steal() if self.sizer.was_ever_large else None
+
+    def _steal(self) -> Chunk | None:
+        with self.lock:
             victim = self._longest_in_hand()
-        if victim is None or not self.sizer.is_worth_sharing(len(victim.todo), self._gil):
-            return None
-        # Half of it: the rest stays with its owner, and either part can be split again.
-        tail = victim.split((len(victim.todo) + 1) // 2)
-        if tail is not None:
-            self._account.note_split(tail)
-        return tail
+            if victim is None or not self.sizer.is_worth_sharing(len(victim.todo), self._gil):
+                return None
+            # Half of it: the rest stays with its owner, and either part can be split again.
+            tail = victim.split((len(victim.todo) + 1) // 2)
+            if tail is not None:
+                self._account.note_split(tail)
+            return tail
+
+    # Under the lock
+
+    def _note_arrival(self, worker: Worker) -> None:
+        if worker.is_on_its_way:
+            worker.is_on_its_way = False
+            self._on_its_way = None
+        if worker.is_opening:
+            worker.is_opening = False
+            self._opening -= 1
+        if worker.is_idle:
+            worker.is_idle = False
+            self._idle.remove(worker)
+
+    def _pop_idle(self) -> Worker:
+        worker = self._idle.pop()
+        worker.is_idle = False
+        return worker
+
+    def _dismiss_one(self) -> None:
+        """Let one idle worker leave, who then lets the next: thousands at once would fight for the GIL."""
+        try:
+            self._pop_idle().parker.wake()
+        except IndexError:  # nobody is idle; asked by popping, which is in step with whoever goes idle
+            return
 
     def _choose_helper(self) -> Worker | None:
         """Return a worker to send, at most one at a time; new ones are not started yet."""
         if self.is_stopping or not self._may_need_help():
             return None
-        self._is_one_on_its_way = True
         if self._idle:
-            worker = self._idle.pop()
+            worker = self._pop_idle()
             worker.is_on_its_way = True
-            return worker
-        worker = Worker(self, self._make_engine(), f"treadle-{self._name}-{self._started}")
-        self._started += 1
-        self.workers[worker] = None
+        else:
+            worker = Worker(self, self._make_engine(), f"treadle-{self._name}-{self._started}")
+            self._started += 1
+            self.workers[worker] = None
+        self._on_its_way = worker
         return worker

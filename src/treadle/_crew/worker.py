@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 class Worker:
     """Takes chunks from its crew and has its engine make their calls, until the crew has no more for it.
 
-    ``chunk`` is the worker's own to set; the ``is_`` flags change under the crew's lock.
+    ``chunk`` is the worker's own to set. The ``is_`` flags change under the crew's lock, but for ``is_idle``,
+    which the worker sets without it.
     """
 
-    __slots__ = ("_crew", "chunk", "engine", "is_abandoned", "is_on_its_way", "is_opening", "parker", "thread")
+    __slots__ = ("_crew", "chunk", "engine", "is_abandoned", "is_idle", "is_on_its_way", "is_opening", "parker", "thread")
 
     def __init__(self, crew: Crew, engine: Engine, name: str) -> None:
         self._crew = crew
@@ -28,6 +29,7 @@ class Worker:
         self.is_abandoned = False
         self.is_on_its_way = True  # woken or started, and not arrived yet
         self.is_opening = False
+        self.is_idle = False
         self.parker = Parker()
         # A daemon, so that a stuck call cannot hold the interpreter's exit; the register says goodbye instead.
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)

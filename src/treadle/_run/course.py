@@ -44,9 +44,7 @@ class LeftBehind:
     def state(self, is_abandoned: bool) -> WorkerState:
         """Return it as it stands now."""
         age = perf_counter() - self.begun
-        return WorkerState(
-            self.thread.name, self.thread.ident, self.index, describe(self.item), age, is_abandoned
-        )
+        return WorkerState(self.thread.name, self.thread.ident, self.index, describe(self.item), age, is_abandoned)
 
 
 class Course:
@@ -205,9 +203,13 @@ class Course:
                 self.ending.add_note(f"treadle: {self.too_many}")
         self._over.set()
 
-    def finish(self) -> None:
-        """Dismiss the crew after the last outcome was delivered. Called under the lock."""
+    def finish(self) -> bool:
+        """Dismiss the crew after the last outcome was delivered, and tell whether that is all.
+
+        It is not before every resource is closed. Called under the lock.
+        """
         self.crew.stop()
+        return not (self._has_resource and self.crew.workers)
 
     def finished(self) -> None:
         """Take note that the run has come to its natural end and the crew is quiet."""

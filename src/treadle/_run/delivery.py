@@ -143,6 +143,8 @@ class Delivery(Iterator[Iterator[Any]]):
     def _find_batch(self, partly: bool) -> Iterator[Any] | _End | None:
         course, ledger = self._course, self._course.ledger
         while (chunk := self._find(partly)) is not None:
+            if chunk.delivered == 0 and len(smooth := ledger.smooth_run(self._most)) > 1 and not self._as_outcomes:
+                return self._hand_over_smooth(smooth)
             if (end := self._ready_until(chunk, partly)) > chunk.delivered:
                 return self._hand_over(chunk, end)
             goes_on = chunk.end == "running" and not course.is_sealed
@@ -159,7 +161,8 @@ class Delivery(Iterator[Iterator[Any]]):
             if not course.crew.is_stopping:
                 chunk.name_item(error, chunk.delivered, course.name)
             course.stop(error)
-        return self._wait_for(chunk)
+        self._wait_for(chunk)
+        return None
 
     def _find(self, partly: bool) -> Chunk | None:
         """Return the chunk to deliver from: the front, or in completion order one with anything new."""
@@ -198,13 +201,20 @@ class Delivery(Iterator[Iterator[Any]]):
         else:
             values = chunk.results[chunk.delivered : end]
         self._handed_over = time.perf_counter()
-        return self._course.ledger.hand_over(chunk, values, end)
+        return self._course.ledger.hand_over([chunk], values)
+
+    def _hand_over_smooth(self, chunks: list[Chunk]) -> Iterator[Any]:
+        """Hand over small chunks together: each by itself would cost more than its calls."""
+        values: list[Any] = []
+        for chunk in chunks:
+            values += chunk.results
+        self._handed_over = time.perf_counter()
+        return self._course.ledger.hand_over(chunks, values)
 
     def _finish(self) -> Iterator[Any] | _End | None:
         """End a run whose last result was delivered: with the input's error, if it had one."""
         course = self._course
-        course.finish()
-        if not course.is_quiet():
+        if not course.finish():
             course.awaited = True
             self.wait_seconds = None
             return None
@@ -233,7 +243,7 @@ class Delivery(Iterator[Iterator[Any]]):
                 left = 0.0
             waits.append(left)
         if course.crew.can_stall():
-            waits.append(min(MAX_POLL_SECONDS, MIN_POLL_SECONDS * 2**min(self._polls, 10)))
+            waits.append(min(MAX_POLL_SECONDS, MIN_POLL_SECONDS * 2 ** min(self._polls, 10)))
         self.wait_seconds = min(waits, default=None)
 
     def _raise_ending(self) -> Iterator[Any]:

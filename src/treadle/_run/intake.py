@@ -16,6 +16,7 @@ from treadle._sync.parker import Parker
 
 # Taking items may not keep the results waiting for longer than about this.
 PATIENCE_SECONDS = 0.005
+MAX_TAKE_ITEMS = 8192
 
 
 class Intake:
@@ -47,15 +48,14 @@ class Intake:
             return
         began = 0.0
         while not (self.is_ended or self._crew.is_stopping):
-            wanted = min(self._crew.sizer.size, self._most)
-            room = self._room()
-            if room < wanted and (room <= 0 or self._ledger.taken > self._ledger.consumed):
+            size, room = self._crew.sizer.size, self._room()
+            if room < size and (room <= 0 or self._ledger.taken > self._ledger.consumed):
                 return  # a whole chunk later rather than a splinter now
             now = time.perf_counter()
             if began and now - began > PATIENCE_SECONDS:
                 return
             began = began or now
-            self._take_chunk(min(wanted, room), now)
+            self._take(min(room, self._most), min(room, size, self._most), now)
 
     def start_feeder(self, name: str, context: Context, on_end: Callable[[], None]) -> None:
         """Advance the input on a thread of its own from now on, in ``context``; ``on_end`` is called at its end."""
@@ -73,27 +73,36 @@ class Intake:
         crew, ledger = self._crew, self._ledger
         return crew.sizer.limit(crew.busy()) - (ledger.taken - ledger.consumed_now())
 
-    def _take_chunk(self, wanted: int, began: float) -> None:
-        chunk = Chunk(self._ledger.taken)
+    def _take(self, wanted: int, size: int, began: float) -> None:
+        """Take up to ``wanted`` items at once, and have them called in chunks of ``size``."""
+        index = self._ledger.taken
+        net = Chunk(index)
         # In the ledger before it has an item: whatever interrupts the next line, no item is lost.
-        self._ledger.add(chunk)
+        self._ledger.add(net)
         try:
-            chunk.items.extend(islice(self._iterator, wanted))
+            net.items.extend(islice(self._iterator, wanted))
         except Exception as error:
             self.error = error
             self.is_ended = True
-        got = len(chunk.items)
-        self._ledger.taken += got
-        if got < wanted:
+        items = net.items
+        self._ledger.taken = index + len(items)
+        if len(items) < wanted:
             self.is_ended = True
-        if got == 0:
-            del self._ledger.chunks[chunk.start]
+        if not items:
+            del self._ledger.chunks[index]
             return
-        chunk.ends = [] if self.is_timed and got > 1 else None
-        chunk.make_ready()
-        self._crew.submit(chunk)
+        chunks = [self._make_chunk(index + at, items[at : at + size]) for at in range(0, len(items), size)]
+        self._ledger.chunks.update([(chunk.start, chunk) for chunk in chunks])  # the first in the place of the net
+        self._crew.submit(chunks)
         took = time.perf_counter() - began
-        self._most = max(1, int(got * PATIENCE_SECONDS / took)) if took > PATIENCE_SECONDS else 2 * max(got, self._most)
+        fitting = int(len(items) * PATIENCE_SECONDS / took) if took > PATIENCE_SECONDS else 2 * self._most
+        self._most = max(1, min(fitting, MAX_TAKE_ITEMS))
+
+    def _make_chunk(self, index: int, items: list[Any]) -> Chunk:
+        chunk = Chunk(index, items)
+        chunk.ends = [] if self.is_timed and len(items) > 1 else None
+        chunk.todo = items[::-1]
+        return chunk
 
     def _feed(self, on_end: Callable[[], None]) -> None:
         try:
@@ -118,9 +127,7 @@ class Intake:
         index = self._ledger.taken
         self._ledger.taken = index + 1
         if not self._crew.extend_last(index, item, self._crew.sizer.size):
-            chunk = Chunk(index, [item])
-            chunk.ends = [] if self.is_timed else None
-            chunk.make_ready()
-            with self._crew.lock:
-                self._ledger.add(chunk)
-            self._crew.submit(chunk)
+            chunk = self._make_chunk(index, [item])
+            chunk.ends = [] if self.is_timed else None  # others may join it
+            self._ledger.add(chunk)
+            self._crew.submit([chunk])

@@ -13,15 +13,21 @@ from treadle._core.chunk import Chunk
 
 @dataclass(slots=True)
 class Batch:
-    """Results handed to the consumer as one iterator; what it has left tells how far the consumer is."""
+    """Results of consecutive chunks, handed to the consumer as one iterator, which tells how far it is.
 
-    chunk: Chunk
+    Attributes:
+        chunks: Where they come from; all but the last are delivered to their end.
+        iterator: What the consumer iterates.
+        size: How many results it had in the beginning.
+    """
+
+    chunks: list[Chunk]
     iterator: Iterator[Any]
-    end: int
+    size: int
 
-    def delivered(self) -> int:
-        """Return the offset up to which the consumer has taken the chunk's results."""
-        return self.end - length_hint(self.iterator)
+    def consumed(self) -> int:
+        """Return how many of them the consumer has taken."""
+        return self.size - length_hint(self.iterator)
 
 
 class Ledger:
@@ -86,22 +92,39 @@ class Ledger:
             return self.chunks.get(self._next)
         return self._ready[0] if self._ready else None
 
+    def smooth_run(self, most: int) -> list[Chunk]:
+        """Return the chunks at the front that are done without a failure, up to about ``most`` results."""
+        smooth: list[Chunk] = []
+        count, index, waiting = 0, self._next, iter(self._ready)
+        while count < most:
+            chunk = self.chunks.get(index) if self._ordered else next(waiting, None)
+            if chunk is None or chunk.end != "done" or chunk.failures:
+                break
+            if chunk.delivered or not chunk.items or len(chunk.results) != len(chunk.items):
+                break  # begun, all stolen, or stopped in the middle
+            smooth.append(chunk)
+            count += len(chunk.results)
+            index += len(chunk.items)
+        return smooth
+
     def retire_front(self) -> None:
         """Let go of the front chunk, all of which was delivered."""
         chunk = self.chunks[self._next] if self._ordered else self._ready.popleft()
         self._next = chunk.start + len(chunk.items)
-        self.chunks.pop(chunk.start, None)
-        chunk.forget()
+        if self.chunks.get(chunk.start) is chunk:  # if all of it was stolen, the thief's stands there
+            del self.chunks[chunk.start]
+        if chunk.failures:
+            chunk.forget()
 
     def forget(self) -> None:
         """Let go of what was not delivered: its owner is gone."""
         for chunk in list(self.chunks.values()):
             chunk.forget()
 
-    def hand_over(self, chunk: Chunk, values: list[Any], end: int) -> Iterator[Any]:
-        """Return ``values``, up to offset ``end`` of ``chunk``, such that their consumption can be followed."""
+    def hand_over(self, chunks: list[Chunk], values: list[Any]) -> Iterator[Any]:
+        """Return the next undelivered ``values`` of ``chunks`` such that their consumption can be followed."""
         iterator = iter(values)
-        self.batch = Batch(chunk, iterator, end)
+        self.batch = Batch(chunks, iterator, len(values))
         return iterator
 
     def settle_batch(self) -> None:
@@ -109,14 +132,16 @@ class Ledger:
         batch = self.batch
         if batch is None:
             return
-        delivered = batch.delivered()
-        if delivered < batch.end:
-            deque(batch.iterator, maxlen=0)
+        left = list(batch.iterator)  # in one go: it may be another thread's turn to look
         self.batch = None
-        self.consumed += delivered - batch.chunk.delivered
-        batch.chunk.delivered = delivered
+        taken = batch.size - len(left)
+        self.consumed += taken
+        for chunk in batch.chunks:
+            here = min(taken, len(chunk.items) - chunk.delivered)
+            chunk.delivered += here
+            taken -= here
 
     def consumed_now(self) -> int:
         """Return how many results the consumer has taken, as seen from another thread."""
         batch = self.batch
-        return self.consumed if batch is None else self.consumed + batch.delivered() - batch.chunk.delivered
+        return self.consumed if batch is None else self.consumed + batch.consumed()

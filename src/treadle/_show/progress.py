@@ -39,9 +39,7 @@ class Display(Protocol):
         """Show the last state, and let go of the screen."""
 
 
-def show_progress(
-    name: str, progress: Progress, stats: Callable[[], Stats], total: int | None
-) -> Callable[[], None]:
+def show_progress(name: str, progress: Progress, stats: Callable[[], Stats], total: int | None) -> Callable[[], None]:
     """Begin to show a run, and return what is to be called at its end.
 
     Args:
