@@ -129,12 +129,12 @@ def test_a_failure_before_the_first_result_was_asked_for_is_not_forgotten() -> N
     failed = threading.Event()
 
     def call(item: int) -> int:
-        if item == 3:
+        if item == 1:
             failed.set()
             raise ValueError("early")
         return item
 
-    run = treadle.map(call, range(4), max_workers=1)
+    run = treadle.map(call, range(2), max_workers=1)
     assert failed.wait(10)
 
     with pytest.raises(ValueError, match="early"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +28,7 @@ def double(number: int) -> int:
     intake=st.sampled_from(["caller", "thread"]),
 )
 def test_results_come_in_input_order_whatever_the_options(
-    items: list[int], max_workers: int, buffersize: int | None, chunksize: int | None, intake: str
+    items: list[int], max_workers: int, buffersize: int | None, chunksize: int | None, intake: Literal["caller", "thread"]
 ) -> None:
     """No combination of bounds and chunks may lose, repeat or reorder a result."""
     run = treadle.map(
@@ -35,7 +37,7 @@ def test_results_come_in_input_order_whatever_the_options(
         max_workers=max_workers,
         buffersize=buffersize,
         chunksize=chunksize,
-        intake=intake,  # type: ignore[arg-type]
+        intake=intake,
     )
 
     assert list(run) == [2 * item for item in items]
@@ -87,6 +89,31 @@ def test_calls_run_at_the_same_time() -> None:
     barrier = threading.Barrier(4, timeout=10)
 
     assert sorted(treadle.map(lambda _: barrier.wait(), range(4), max_workers=4)) == [0, 1, 2, 3]
+
+
+def test_a_slow_input_does_not_keep_workers_from_starting() -> None:
+    """All calls meet at a barrier, so none returns before the last item was taken."""
+    barrier = threading.Barrier(12, timeout=10)
+
+    def items() -> Iterator[int]:
+        for number in range(12):
+            threading.Event().wait(0.004)
+            yield number
+
+    assert sorted(treadle.map(lambda _: barrier.wait(), items(), max_workers=12)) == list(range(12))
+
+
+def test_a_result_is_not_held_back_by_the_slow_calls_of_its_chunk(gate: Gate) -> None:
+    """Neither if all workers are busy and more work waits behind them."""
+
+    def call(item: int) -> int:
+        return item if item in (0, 1, 2) else gate.hold(item)  # type: ignore[return-value]
+
+    run = treadle.map(call, range(40), chunksize=4, max_workers=1, buffersize=39)
+
+    assert [next(run), next(run), next(run)] == [0, 1, 2]
+    gate.open()
+    assert list(run) == list(range(3, 40))
 
 
 def test_several_iterables_are_taken_side_by_side_and_the_shortest_ends() -> None:

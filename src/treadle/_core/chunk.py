@@ -94,6 +94,16 @@ class Chunk:
             return "failed" if self.failures and offset in self.failures else "succeeded"
         return "cancelled" if self.end == "abandoned" and offset == len(self.results) else "not_started"
 
+    def outcomes(self, begin: int, end: int, run: str, now: float) -> list[Outcome[Any, Any]]:
+        """Return the outcomes of the items from offset ``begin`` to ``end``."""
+        if self.failures or self.ends or self.end != "done" or end > len(self.results):
+            return [self.outcome(offset, run, now) for offset in range(begin, end)]
+        first, seconds = self.start + begin, self.seconds(begin)
+        return [
+            Outcome(index, item, "succeeded", value, None, 1, seconds)
+            for index, (item, value) in enumerate(zip(self.items[begin:end], self.results[begin:end], strict=True), first)
+        ]
+
     def outcome(self, offset: int, run: str, now: float) -> Outcome[Any, Any]:
         """Return the outcome of the item at ``offset``; ``now`` tells the age of a call left behind."""
         index, item, status = self.start + offset, self.items[offset], self.status(offset)

@@ -129,8 +129,9 @@ class Crew:
 
     def can_stall(self) -> bool:
         """Tell whether calls may wait behind one that turned out slow, though a worker could be had for them."""
-        if self._queue:
-            return bool(self._idle) or len(self.workers) < self._max_workers
+        if self._queue and (self._idle or len(self.workers) < self._max_workers):
+            return True
+        # Also what such a chunk has done already should not wait for the rest of it.
         return self.sizer.was_ever_large and any(len(chunk.items) > 1 for chunk in self.chunks_in_hand())
 
     def busy(self) -> int:

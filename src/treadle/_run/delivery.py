@@ -103,8 +103,15 @@ class Delivery(Iterator[Iterator[Any]]):
             course.crew.hurry()
         else:
             self._polls = 0
-        if not course.crew.is_stopping:
-            course.intake.refill()
+        while True:
+            is_input_slow = course.intake.refill()
+            batch = self._look(stalled)
+            if batch is not None or not is_input_slow:
+                return batch
+
+    def _look(self, stalled: bool) -> Iterator[Any] | _End | None:
+        """Return what there is to deliver now."""
+        course = self._course
         with course.crew.lock:
             if not self._is_chosen:
                 self._choose()
@@ -193,9 +200,7 @@ class Delivery(Iterator[Iterator[Any]]):
         end = min(end, chunk.delivered + self._most)
         if self._as_outcomes:
             now = time.perf_counter()
-            values: list[Any] = [
-                chunk.outcome(offset, self._course.name, now) for offset in range(chunk.delivered, end)
-            ]
+            values: list[Any] = chunk.outcomes(chunk.delivered, end, self._course.name, now)
         elif chunk.delivered == 0 and end == len(chunk.results) and chunk.end == "done":
             values = chunk.results
         else:

@@ -37,25 +37,27 @@ class Intake:
         self._feeder: threading.Thread | None = None
         self._parker = Parker()
 
-    def refill(self) -> None:
+    def refill(self) -> bool:
         """Take as many items as there is room for; on the consumer's thread.
 
-        An exception of the input ends the intake and is kept in ``error``. Ctrl-C goes through: the items
-        taken by then are in the ledger.
+        Stops early if the input is slow, so that results do not wait for it, and then returns True: who finds
+        that no result is there has to come back. An exception of the input ends the intake and is kept in
+        ``error``. Ctrl-C goes through: the items taken by then are in the ledger.
         """
         if self._feeder is not None:
             self._parker.wake()
-            return
+            return False
         began = 0.0
         while not (self.is_ended or self._crew.is_stopping):
             size, room = self._crew.sizer.size, self._room()
             if room < size and (room <= 0 or self._ledger.taken > self._ledger.consumed):
-                return  # a whole chunk later rather than a splinter now
+                return False  # a whole chunk later rather than a splinter now
             now = time.perf_counter()
             if began and now - began > PATIENCE_SECONDS:
-                return
+                return True
             began = began or now
             self._take(min(room, self._most), min(room, size, self._most), now)
+        return False
 
     def start_feeder(self, name: str, context: Context, on_end: Callable[[], None]) -> None:
         """Advance the input on a thread of its own from now on, in ``context``; ``on_end`` is called at its end."""
