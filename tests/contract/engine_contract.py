@@ -241,17 +241,6 @@ class EngineContract:
         assert chunk.ends == sorted(chunk.ends)
         engine.close()
 
-    def test_the_traceback_starts_in_the_users_code(self) -> None:
-        engine, chunk = self.open_engine(fail_on_odd), make_chunk([1])
-
-        engine.make_calls(chunk)
-
-        assert chunk.failures is not None
-        traceback = chunk.failures[0].__traceback__
-        assert traceback is not None
-        assert traceback.tb_frame.f_code is fail_on_odd.__code__
-        engine.close()
-
     def test_interrupt_never_blocks(self) -> None:
         engine = self.open_engine(double)
 

@@ -151,8 +151,15 @@ def test_the_exception_is_the_callers_own_with_traceback_and_note() -> None:
         list(treadle.map(call, ["x"], name="work"))
 
     assert caught.value is error
-    assert "call" in [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    assert [frame.name for frame in traceback.extract_tb(error.__traceback__)][-1] == "call"
     assert error.__notes__ == ["treadle: item 0 of run 'work': 'x'"]
+
+
+def test_the_traceback_of_an_outcome_starts_in_the_users_code() -> None:
+    (outcome,) = treadle.map(fail_at(0), [0]).outcomes()
+
+    assert outcome.error is not None
+    assert [frame.name for frame in traceback.extract_tb(outcome.error.__traceback__)] == ["call"]
 
 
 def test_an_exception_raised_for_every_item_does_not_collect_notes() -> None:

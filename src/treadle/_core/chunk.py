@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from treadle._core.describe import annotate, describe
+from treadle._core.describe import annotate, cut_our_frames, describe
 from treadle._core.outcome import Outcome, Status
 from treadle.errors import CallCancelled, CallNotStarted
 
@@ -120,5 +120,6 @@ class Chunk:
         return Outcome(index, item, status, error=CallNotStarted(run, index), attempts=0)
 
     def name_item(self, error: BaseException, offset: int, run: str) -> None:
-        """Put a note on ``error`` that says which item it belongs to."""
+        """Put a note on ``error`` that says which item it belongs to, and leave only the user's traceback."""
+        cut_our_frames(error)
         annotate(error, f"item {self.start + offset} of run {run!r}: {describe(self.items[offset])}")

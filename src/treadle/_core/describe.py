@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 from typing import Any
 
 _NOTE_PREFIX = "treadle: "
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 120
@@ -40,3 +42,16 @@ def annotate(error: BaseException, text: str) -> None:
         error.add_note(_NOTE_PREFIX + text)
     except Exception:  # an exception class that refuses notes keeps its own behaviour
         return
+
+
+def cut_our_frames(error: BaseException) -> None:
+    """Let the traceback of ``error`` start in the user's code.
+
+    Our frames say nothing to the user, and hold the chunk: kept, they would close a circle through it. Called
+    by the consumer, not where the error was caught: a function may raise one object in many threads, and
+    without a GIL the interpreter crashes where they all replace its traceback.
+    """
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        traceback = traceback.tb_next
+    error.__traceback__ = traceback

@@ -105,7 +105,10 @@ class Crew:
             self._help()
 
     def extend_last(self, index: int, item: object, size: int) -> bool:
-        """Add ``item`` to the last chunk that waits, if it has fewer than ``size`` items and ends at ``index``."""
+        """Add ``item`` to the last chunk that waits, if it has fewer than ``size`` items and ends at ``index``.
+
+        Called under the lock.
+        """
         if size == 1:
             return False
         try:
@@ -115,7 +118,7 @@ class Crew:
         if extends := len(chunk.items) < size and chunk.start + len(chunk.items) == index:
             chunk.items.append(item)
             chunk.todo.insert(0, item)
-        self.submit([chunk])
+        self._queue.append(chunk)
         return extends
 
     def hurry(self) -> None:

@@ -77,7 +77,7 @@ def _drain(chunk: Chunk, fn: Callable[[Any], Any], context: Context) -> bool:
         try:
             results.append(fn(item))
         except BaseException as error:  # also SystemExit and StopIteration: they are this item's outcome
-            chunk.fail(_without_our_frames(error))
+            chunk.fail(error)
             results.append(None)
         if context:
             return False
@@ -113,17 +113,3 @@ def _with_resource(plan: CallPlan, resource: Any) -> Callable[[Any], Any]:
         return fn(*arguments, resource)
 
     return call_spread if plan.spread else call
-
-
-def _without_our_frames(error: BaseException) -> BaseException:
-    """Return ``error`` with a traceback that starts in the user's code.
-
-    Our frames say nothing to the user, and hold the chunk: kept, they would close a circle through it.
-    """
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_code.co_filename in _OUR_FILES:
-        traceback = traceback.tb_next
-    return error.with_traceback(traceback)
-
-
-_OUR_FILES = frozenset({_drain.__code__.co_filename, isolated.__code__.co_filename})

@@ -116,8 +116,10 @@ class Course:
         self._wake()
 
     def is_quiet(self) -> bool:
-        """Tell whether nothing of the crew runs any more that one should wait for. Called under the lock."""
-        return self.crew.is_quiet() and not (self._has_resource and self.crew.workers)
+        """Tell whether nothing runs any more that one should wait for. Called under the lock."""
+        if self._has_resource and self.crew.workers:
+            return False
+        return self.crew.is_quiet() and not self.intake.is_taking
 
     def seconds_of_grace(self) -> float:
         """Return how long a stopping run may still wait for its calls."""
@@ -282,10 +284,14 @@ class Course:
 
     def _stop_for_failure(self, chunk: Chunk, offset: int) -> None:
         assert chunk.failures is not None
-        error = chunk.failures[offset]
-        if not self.crew.is_stopping:
-            chunk.name_item(error, offset, self.name)
-        self.stop(error)
+        self.stop(chunk.failures[offset])
+
+    def name_ending(self) -> None:
+        """Say on the failure that stopped the run which item it belongs to. Called by the consumer."""
+        if self._first_failure is not None:
+            chunk, offset = self._first_failure
+            if chunk.failures and chunk.failures.get(offset) is self.ending and self.ending is not None:
+                chunk.name_item(self.ending, offset, self.name)
 
     def timeout_error(self) -> TimeoutError:
         """Return the error of a run that takes too long."""

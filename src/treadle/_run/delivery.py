@@ -164,10 +164,7 @@ class Delivery(Iterator[Iterator[Any]]):
             return self._finish()
         if chunk is not None and not self._as_outcomes and chunk.first_failure() == chunk.delivered:
             assert chunk.failures is not None
-            error = chunk.failures[chunk.delivered]
-            if not course.crew.is_stopping:
-                chunk.name_item(error, chunk.delivered, course.name)
-            course.stop(error)
+            course.stop(chunk.failures[chunk.delivered])
         self._wait_for(chunk)
         return None
 
@@ -261,6 +258,8 @@ class Delivery(Iterator[Iterator[Any]]):
             assert front.failures is not None
             error = front.failures[front.delivered]
             front.name_item(error, front.delivered, course.name)
+        else:
+            course.name_ending()
         return Raiser(error) if error is not None else self._refuse()
 
     # Without it

@@ -28,6 +28,7 @@ class Intake:
     def __init__(self, iterator: Iterator[Any], ledger: Ledger, crew: Crew) -> None:
         self.is_ended = False
         self.error: BaseException | None = None
+        self.is_taking = False  # the feeder is advancing the input, or has an item that is in no account yet
         # Whether to time each call of a chunk, for outcomes; a first chunk of several calls comes before one knows.
         self.is_timed = crew.sizer.size > 1
         self._iterator = iterator
@@ -108,28 +109,36 @@ class Intake:
 
     def _feed(self, on_end: Callable[[], None]) -> None:
         try:
-            while self._wait_for_room():
+            while self._may_take():
                 self._take_one(next(self._iterator))
         except StopIteration:
             pass
         except BaseException as error:
             self.error = error
         self.is_ended = True
+        self.is_taking = False
         on_end()
 
-    def _wait_for_room(self) -> bool:
-        while not self._crew.is_stopping:
-            if self._room() > 0:
-                return True
+    def _may_take(self) -> bool:
+        """Wait until there is room; False: the run is stopping."""
+        while self._room() <= 0 and not self._crew.is_stopping:
+            self.is_taking = False
             self._parker.wait()
-        return False
+        if self.is_taking and not self._crew.is_stopping:
+            return True
+        with self._crew.lock:
+            self.is_taking = not self._crew.is_stopping
+            return self.is_taking
 
     def _take_one(self, item: Any) -> None:
         """Pass ``item`` on at once: who knows when the next one comes. Tiny calls join the chunk that waits."""
-        index = self._ledger.taken
-        self._ledger.taken = index + 1
-        if not self._crew.extend_last(index, item, self._crew.sizer.size):
-            chunk = self._make_chunk(index, [item])
-            chunk.ends = [] if self.is_timed else None  # others may join it
-            self._ledger.add(chunk)
-            self._crew.submit([chunk])
+        ledger, crew = self._ledger, self._crew
+        chunk = None
+        with crew.lock:  # the account may be closed right now, and must have the item or not
+            index = ledger.taken
+            if not crew.extend_last(index, item, crew.sizer.size):
+                chunk = self._make_chunk(index, [item])
+                chunk.ends = [] if self.is_timed else None  # others may join it
+                ledger.add(chunk)
+            ledger.count_taken()
+        crew.submit([] if chunk is None else [chunk])

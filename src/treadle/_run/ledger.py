@@ -47,6 +47,7 @@ class Ledger:
         self.not_started = 0
         self.done: deque[Chunk] = deque()
         self.batch: Batch | None = None
+        self._is_closed = False
         self._ordered = ordered
         self._next = 0
         self._ready: deque[Chunk] = deque()
@@ -54,6 +55,12 @@ class Ledger:
     def add(self, chunk: Chunk) -> None:
         """Open the account of ``chunk``."""
         self.chunks[chunk.start] = chunk
+
+    def count_taken(self) -> None:
+        """Count one more item taken, also one that came after the account was closed."""
+        self.taken += 1
+        if self._is_closed:
+            self.not_started += 1
 
     def collect(self) -> bool:
         """Take over what is done, and tell whether there was anything."""
@@ -76,6 +83,7 @@ class Ledger:
 
     def close(self, abandoned: list[Chunk]) -> None:
         """Close the account: what has no result yet never will."""
+        self._is_closed = True
         self.collect()
         for chunk in abandoned:
             self._settle(chunk)
