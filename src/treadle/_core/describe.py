@@ -6,7 +6,8 @@ import os
 import reprlib
 from typing import Any
 
-_NOTE_PREFIX = "treadle: "
+_NOTE = "treadle: "
+_ITEM_NOTE = "treadle: item "
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 _short = reprlib.Repr()
@@ -30,16 +31,17 @@ def describe_function(fn: object) -> str:
 
 
 def annotate(error: BaseException, text: str) -> None:
-    """Put ``text`` on ``error`` as a note, in place of an earlier note of ours.
+    """Put ``text`` on ``error`` as a note; one that names an item takes the place of an earlier such note.
 
     A function may raise the same exception object for many items; it then names the last one, and its
     notes do not pile up.
     """
+    note = _NOTE + text
     notes: object = getattr(error, "__notes__", None)
-    if isinstance(notes, list):
-        notes[:] = [note for note in notes if not str(note).startswith(_NOTE_PREFIX)]
+    if isinstance(notes, list) and note.startswith(_ITEM_NOTE):
+        notes[:] = [other for other in notes if not str(other).startswith(_ITEM_NOTE)]
     try:
-        error.add_note(_NOTE_PREFIX + text)
+        error.add_note(note)
     except Exception:  # an exception class that refuses notes keeps its own behaviour
         return
 

@@ -145,7 +145,7 @@ class Course:
                         break
                 if (left := self.seconds_of_grace()) <= 0:
                     break
-                parker.wait(left)
+                parker.wait_watchfully(left)
         finally:
             self.waker = waker
         self.seal()

@@ -75,7 +75,7 @@ class Delivery(Iterator[Iterator[Any]]):
         try:
             stalled = False
             while (batch := self.step(stalled)) is None:
-                stalled = not parker.wait(self.wait_seconds)
+                stalled = not parker.wait_watchfully(self.wait_seconds)
         except BaseException as error:  # Ctrl-C above all: the run ends, its account is exact
             self._course.end(error)
             self._is_over = True
