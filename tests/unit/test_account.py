@@ -124,6 +124,15 @@ def test_a_failure_stops_the_intake_and_the_calls_not_begun(gate: Gate) -> None:
     assert_exact(run, 2, list(run.rest()))
 
 
+def test_results_before_the_failure_come_first_however_quick_it_was() -> None:
+    """A later item must not overtake an earlier one and then keep it from being called."""
+    for _ in range(300):
+        delivered: list[int] = []
+        with pytest.raises(ValueError):
+            delivered.extend(treadle.map(int, ["1", "2", "x", "4"], grace=10))
+        assert delivered == [1, 2]
+
+
 def test_a_failure_before_the_first_result_was_asked_for_is_not_forgotten() -> None:
     """The run does not know yet whether results or outcomes will be wanted."""
     failed = threading.Event()

@@ -59,7 +59,7 @@ def test_what_cannot_be_iterated_is_a_type_error() -> None:
 
 def test_no_iterable_at_all_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="at least one iterable"):
-        treadle.map(abs)
+        treadle.map(abs)  # type: ignore[call-overload]
 
 
 def test_a_coroutine_function_is_refused_instead_of_never_awaited() -> None:

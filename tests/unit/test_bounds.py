@@ -133,7 +133,7 @@ def test_an_error_of_the_input_comes_after_the_results_before_it() -> None:
         raise OSError("the disk is gone")
 
     for intake in ("caller", "thread"):
-        run = treadle.map(abs, items(), intake=intake)  # type: ignore[arg-type]
+        run = treadle.map(abs, items(), intake=intake)
         assert [next(run), next(run)] == [1, 2]
         with pytest.raises(OSError, match="the disk is gone"):
             next(run)

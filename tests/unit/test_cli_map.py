@@ -41,6 +41,7 @@ def not_a_number(text):
 
 def stuck(text):
     if text == "stuck":
+        print("hanging")
         time.sleep(60)
     return text
 
@@ -217,7 +218,10 @@ def test_each_line_of_a_pipe_is_answered_as_it_comes(folder: Path) -> None:
 def test_a_signal_ends_the_run_in_good_order(folder: Path, number: int, status: int) -> None:
     process = start_treadle("map", "work:stuck", "quick", "stuck", "-w", "1", "--ordered", cwd=folder)
     assert process.stdout is not None
+    assert process.stderr is not None
     first = json.loads(process.stdout.readline())
+    while "hanging" not in process.stderr.readline():
+        pass
     process.send_signal(number)
     code, out, err = finish(process)
 
@@ -277,14 +281,13 @@ def test_sigusr1_shows_what_each_worker_does(folder: Path) -> None:
     process = start_treadle("map", "work:stuck", "quick", "stuck", "-w", "1", "--ordered", cwd=folder)
     assert process.stdout is not None
     assert process.stderr is not None
-    process.stdout.readline()
+    while "hanging" not in process.stderr.readline():
+        pass
     lines: list[str] = []
     process.send_signal(signal.SIGUSR1)
     while not lines or "time.sleep(60)" not in lines[-1]:
         lines.append(process.stderr.readline())
         assert lines[-1], lines
-        if "waits for work" in lines[-1]:
-            process.send_signal(signal.SIGUSR1)  # too early: the second call has not begun
     process.send_signal(signal.SIGTERM)
     finish(process)
 

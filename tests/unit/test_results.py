@@ -28,7 +28,11 @@ def double(number: int) -> int:
     intake=st.sampled_from(["caller", "thread"]),
 )
 def test_results_come_in_input_order_whatever_the_options(
-    items: list[int], max_workers: int, buffersize: int | None, chunksize: int | None, intake: Literal["caller", "thread"]
+    items: list[int],
+    max_workers: int,
+    buffersize: int | None,
+    chunksize: int | None,
+    intake: Literal["caller", "thread"],
 ) -> None:
     """No combination of bounds and chunks may lose, repeat or reorder a result."""
     run = treadle.map(
@@ -129,7 +133,8 @@ def test_strict_reports_different_lengths_after_the_results_before() -> None:
 
 
 def test_an_empty_input_is_an_empty_run() -> None:
-    run = treadle.map(double, [])
+    nothing: list[int] = []
+    run = treadle.map(double, nothing)
 
     assert list(run) == []
     assert run.stats.taken == 0

@@ -71,7 +71,7 @@ def map_command(
     signals = Signals()
     with _open_results(output) as results:
         tagged = TaggedOutput()
-        sys.stdout = tagged  # type: ignore[assignment]  # it has what print() needs
+        sys.stdout = cast(TextIO, tagged)  # it has what print() needs
         writer = Writer(_beside_progress(results, quiet))
         run = treadle.map(
             JSONCall(function, tagged),
@@ -150,7 +150,7 @@ def _write_all(run: treadle.Run[Any, str], writer: Writer, results: TextIO) -> i
     except InputError as error:
         click.echo(f"treadle: {error}", err=True)
         return EXIT_USAGE
-    except (treadle.RunClosed, Stopped):
+    except Stopped:
         return EXIT_STOPPED  # by a signal, whose number then is the status
     except BrokenPipeError:
         return _give_up(results, EXIT_BROKEN_PIPE)

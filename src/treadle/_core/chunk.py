@@ -101,7 +101,9 @@ class Chunk:
         first, seconds = self.start + begin, self.seconds(begin)
         return [
             Outcome(index, item, "succeeded", value, None, 1, seconds)
-            for index, (item, value) in enumerate(zip(self.items[begin:end], self.results[begin:end], strict=True), first)
+            for index, (item, value) in enumerate(
+                zip(self.items[begin:end], self.results[begin:end], strict=True), first
+            )
         ]
 
     def outcome(self, offset: int, run: str, now: float) -> Outcome[Any, Any]:

@@ -19,6 +19,8 @@ CHUNKS_AHEAD = 8
 TINY_CALL_SECONDS = 5e-6
 # Less work than this is not worth waking another worker for.
 WORTH_SHARING_SECONDS = 100e-6
+# So many calls have to be tiny before one goes by that; who is wrong about it keeps workers away from work.
+TRUSTED_CALLS = 8
 
 
 class ChunkSizer:
@@ -41,6 +43,7 @@ class ChunkSizer:
         fair_share = MAX_CHUNK_ITEMS if buffersize is None else (max_workers + buffersize) // (2 * max_workers)
         self._largest = max(1, min(MAX_CHUNK_ITEMS, fair_share))
         self._adaptive = 1
+        self._seen = 0  # calls since one last knew nothing
         self.was_ever_large = (chunksize or 1) > 1
         self.mean: float | None = None  # seconds a call, lately; None: not known (any more)
 
@@ -67,6 +70,7 @@ class ChunkSizer:
         if chunk.begun is None or chunk.ended is None or not chunk.results:
             return
         self.mean = mean = (chunk.ended - chunk.begun) / len(chunk.results)
+        self._seen += len(chunk.results)
         fitting = int(CHUNK_SECONDS / mean) if mean * MAX_CHUNK_ITEMS > CHUNK_SECONDS else MAX_CHUNK_ITEMS
         size = min(2 * self._adaptive, fitting, self._largest)
         if size > 1:
@@ -77,13 +81,14 @@ class ChunkSizer:
         self._adaptive = max(1, size)
 
     def forget(self) -> None:
-        """Take what comes for slow, until the next chunk is done."""
+        """Take what comes for slow, until enough calls have shown the contrary."""
         self.mean = None
+        self._seen = 0
 
     def is_worth_sharing(self, calls: int, gil: bool) -> bool:
         """Tell whether ``calls`` that wait are worth another worker."""
         mean = self.mean
-        if mean is None:
+        if mean is None or self._seen < TRUSTED_CALLS:
             return calls > 0
         return mean * calls >= WORTH_SHARING_SECONDS and not (gil and mean < TINY_CALL_SECONDS)
 

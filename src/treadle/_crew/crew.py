@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Protocol
 
 from treadle._core.chunk import Chunk
-from treadle._crew.chunking import ChunkSizer
+from treadle._crew.chunking import CHUNK_SECONDS, ChunkSizer
 from treadle._crew.gil import is_gil_enabled
 from treadle._crew.worker import Worker
 from treadle._engines.engine import Engine
@@ -69,6 +69,8 @@ class Crew:
         deadline: When the crew stops beginning calls, by ``time.monotonic()``.
     """
 
+    _nobody = _Nobody()  # kept here: at exit, when the last run goes, a module's names may be gone already
+
     def __init__(
         self,
         name: str,
@@ -93,6 +95,7 @@ class Crew:
         self._on_its_way: Worker | None = None
         self._opening = 0
         self._started = 0
+        self._keep_before = 0
         self._still_at_it = 0  # after stop(): workers that had a call in their hands, and have not come back
         self._gil = is_gil_enabled()
 
@@ -145,16 +148,22 @@ class Crew:
         """Return the chunks whose calls are being made."""
         return [chunk for worker in list(self.workers) if (chunk := worker.chunk) is not None]
 
-    def stop(self) -> None:
-        """Begin no further call, and let every worker leave. Called under the lock."""
+    def stop(self, keep_before: int = 0) -> None:
+        """Begin no further call, and let every worker leave. Called under the lock.
+
+        Args:
+            keep_before: A chunk in a worker's hands that starts before this index is still worked off.
+        """
         if self.is_stopping:
             return
+        self._keep_before = keep_before
         self.is_stopping = True
         self._queue.clear()
         for worker in self.workers:
             if (chunk := worker.chunk) is not None:
                 self._still_at_it += 1
-                chunk.todo.clear()
+                if chunk.start >= keep_before:
+                    chunk.todo.clear()
                 worker.engine.interrupt()
         if self._on_its_way is not None:  # whoever sent it may have been interrupted before waking it
             self._on_its_way.parker.wake()
@@ -165,6 +174,7 @@ class Crew:
         left_behind = [(worker, chunk) for worker in self.workers if (chunk := worker.chunk) is not None]
         for worker, chunk in left_behind:
             worker.is_abandoned = True
+            chunk.todo.clear()
             chunk.freeze()
             del self.workers[worker]
         return left_behind
@@ -181,7 +191,7 @@ class Crew:
 
     def detach(self) -> None:
         """Forget the account: its owner is gone, and would otherwise live in a circle with its crew."""
-        self._account = _Nobody()
+        self._account = self._nobody
 
     # What a worker says to its crew
 
@@ -205,7 +215,8 @@ class Crew:
         chunk.begun = perf_counter()
         worker.chunk = chunk
         if self.is_stopping:  # since before stop() could see what we took
-            chunk.todo.clear()
+            if chunk.start >= self._keep_before:
+                chunk.todo.clear()
         elif self._may_need_help():
             self._help()
         return chunk
@@ -303,7 +314,10 @@ class Crew:
     def _longest_in_hand(self) -> Chunk | None:
         if not self.sizer.was_ever_large:
             return None
-        return max(self.chunks_in_hand(), key=lambda chunk: len(chunk.todo), default=None)
+        # A chunk that was only just taken is left to its owner, who begins with the items first in order.
+        since = perf_counter() - CHUNK_SECONDS
+        lasting = [chunk for chunk in self.chunks_in_hand() if chunk.begun is not None and chunk.begun < since]
+        return max(lasting, key=lambda chunk: len(chunk.todo), default=None)
 
     def _help(self) -> None:
         """Send one worker on its way to the work that waits."""

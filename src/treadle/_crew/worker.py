@@ -20,7 +20,17 @@ class Worker:
     which the worker sets without it.
     """
 
-    __slots__ = ("_crew", "chunk", "engine", "is_abandoned", "is_idle", "is_on_its_way", "is_opening", "parker", "thread")
+    __slots__ = (
+        "_crew",
+        "chunk",
+        "engine",
+        "is_abandoned",
+        "is_idle",
+        "is_on_its_way",
+        "is_opening",
+        "parker",
+        "thread",
+    )
 
     def __init__(self, crew: Crew, engine: Engine, name: str) -> None:
         self._crew = crew

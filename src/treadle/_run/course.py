@@ -78,6 +78,7 @@ class Course:
         self.seals_itself = False
         self.fails_fast = False
         self.ending: BaseException | None = None  # why it stopped; None: it was closed
+        self.is_ending_told = False  # somebody was told it, by an exception
         self.too_many: TooManyAbandoned | None = None
         self.awaited: Chunk | bool = False  # what the consumer waits for: a chunk, any (True), or none
         self.on_end: list[Callable[[], None]] = []
@@ -105,13 +106,13 @@ class Course:
 
     # Stopping
 
-    def stop(self, ending: BaseException | None) -> None:
-        """Begin no further call. Called under the lock; only the first reason counts."""
+    def stop(self, ending: BaseException | None, keep_before: int = 0) -> None:
+        """Begin no further call, but for those of ``Crew.stop``. Called under the lock; the first reason counts."""
         if self.crew.is_stopping:
             return
         self.ending = ending
         self._stop_deadline = time.monotonic() + self.settings.grace
-        self.crew.stop()
+        self.crew.stop(keep_before)
         self.intake.wake()
         self._wake()
 
@@ -284,7 +285,8 @@ class Course:
 
     def _stop_for_failure(self, chunk: Chunk, offset: int) -> None:
         assert chunk.failures is not None
-        self.stop(chunk.failures[offset])
+        # In order, the results before the failure come first: they are with workers already, or done.
+        self.stop(chunk.failures[offset], keep_before=chunk.start + offset if self.settings.ordered else 0)
 
     def name_ending(self) -> None:
         """Say on the failure that stopped the run which item it belongs to. Called by the consumer."""

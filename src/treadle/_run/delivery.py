@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final, final
 
 from treadle._core.chunk import Chunk
@@ -23,6 +24,15 @@ MAX_POLL_SECONDS = 0.05
 # A consumer slower than this for one batch gets smaller ones, so that the intake and failures reach it sooner.
 BATCH_SECONDS = 0.005
 MAX_BATCH_ITEMS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Items of a chunk whose outcomes are to be delivered next."""
+
+    chunk: Chunk
+    begin: int
+    end: int
 
 
 @final
@@ -78,6 +88,7 @@ class Delivery(Iterator[Iterator[Any]]):
                 stalled = not parker.wait_watchfully(self.wait_seconds)
         except BaseException as error:  # Ctrl-C above all: the run ends, its account is exact
             self._course.end(error)
+            self._course.is_ending_told = True
             self._is_over = True
             return Raiser(error)
         if isinstance(batch, _End):
@@ -94,8 +105,10 @@ class Delivery(Iterator[Iterator[Any]]):
         self._pace()
         course.consumer = threading.get_ident()
         course.ledger.settle_batch()
-        if self._is_over or course.is_forked or (course.is_closed and not self._as_outcomes):
+        if course.is_forked or (course.is_closed and not self._as_outcomes):
             return self._refuse()
+        if self._is_over:
+            return END if self._as_outcomes else self._refuse()
         if course.is_finished:
             return END
         if stalled:
@@ -116,11 +129,21 @@ class Delivery(Iterator[Iterator[Any]]):
             if not self._is_chosen:
                 self._choose()
             may_seal = course.crew.is_stopping and (course.is_quiet() or course.seconds_of_grace() <= 0)
-            if not may_seal or self._is_natural_end():
-                return self._next_batch(partly=stalled)
-        course.seal()
-        with course.crew.lock:
-            return self._next_batch(partly=True) or self._raise_ending()
+            goes_on = not may_seal or self._is_natural_end()
+            found = self._next_batch(partly=stalled) if goes_on else None
+        if not goes_on:
+            course.seal()
+            with course.crew.lock:
+                found = self._next_batch(partly=True)
+            if found is None:
+                return self._raise_ending()
+        return self._make_outcomes(found) if isinstance(found, _Span) else found
+
+    def _make_outcomes(self, span: _Span) -> Iterator[Any]:
+        """Return the outcomes of ``span``. Without the lock: an error is described by code of the user's."""
+        values = span.chunk.outcomes(span.begin, span.end, self._course.name, time.perf_counter())
+        self._handed_over = time.perf_counter()
+        return self._course.ledger.hand_over([span.chunk], values)
 
     # Under the lock
 
@@ -138,7 +161,7 @@ class Delivery(Iterator[Iterator[Any]]):
         course = self._course
         return course.intake.is_ended and not course.ledger.chunks
 
-    def _next_batch(self, partly: bool) -> Iterator[Any] | _End | None:
+    def _next_batch(self, partly: bool) -> Iterator[Any] | _Span | _End | None:
         ledger = self._course.ledger
         ledger.collect()
         batch = self._find_batch(partly)
@@ -147,7 +170,7 @@ class Delivery(Iterator[Iterator[Any]]):
             batch = self._find_batch(partly)
         return batch
 
-    def _find_batch(self, partly: bool) -> Iterator[Any] | _End | None:
+    def _find_batch(self, partly: bool) -> Iterator[Any] | _Span | _End | None:
         course, ledger = self._course, self._course.ledger
         while (chunk := self._find(partly)) is not None:
             if chunk.delivered == 0 and len(smooth := ledger.smooth_run(self._most)) > 1 and not self._as_outcomes:
@@ -193,15 +216,12 @@ class Delivery(Iterator[Iterator[Any]]):
             end = min(end, failure)
         return end
 
-    def _hand_over(self, chunk: Chunk, end: int) -> Iterator[Any]:
+    def _hand_over(self, chunk: Chunk, end: int) -> Iterator[Any] | _Span:
         end = min(end, chunk.delivered + self._most)
         if self._as_outcomes:
-            now = time.perf_counter()
-            values: list[Any] = chunk.outcomes(chunk.delivered, end, self._course.name, now)
-        elif chunk.delivered == 0 and end == len(chunk.results) and chunk.end == "done":
-            values = chunk.results
-        else:
-            values = chunk.results[chunk.delivered : end]
+            return _Span(chunk, chunk.delivered, end)
+        whole = chunk.delivered == 0 and end == len(chunk.results) and chunk.end == "done"
+        values = chunk.results if whole else chunk.results[chunk.delivered : end]
         self._handed_over = time.perf_counter()
         return self._course.ledger.hand_over([chunk], values)
 
@@ -248,21 +268,27 @@ class Delivery(Iterator[Iterator[Any]]):
             waits.append(min(MAX_POLL_SECONDS, MIN_POLL_SECONDS * 2 ** min(self._polls, 10)))
         self.wait_seconds = min(waits, default=None)
 
-    def _raise_ending(self) -> Iterator[Any]:
-        """Raise why the run ended early: the failure in the way of the next result, or else the first reason."""
+    # Without it
+
+    def _raise_ending(self) -> Iterator[Any] | _End:
+        """Raise why the run ended early: the failure in the way of the next result, or else the first reason.
+
+        Somebody who has had all outcomes is told only what nobody was told yet.
+        """
         course = self._course
         self._is_over = True
-        error = course.ending
-        front = course.ledger.front()
-        if not self._as_outcomes and front is not None and front.first_failure() == front.delivered:
+        error, front = course.ending, course.ledger.front()
+        if self._as_outcomes:
+            if error is None or course.is_ending_told:
+                return END
+        elif front is not None and front.first_failure() == front.delivered:
             assert front.failures is not None
             error = front.failures[front.delivered]
             front.name_item(error, front.delivered, course.name)
         else:
             course.name_ending()
+        course.is_ending_told = True
         return Raiser(error) if error is not None else self._refuse()
-
-    # Without it
 
     def _refuse(self) -> Iterator[Any]:
         course = self._course

@@ -75,9 +75,21 @@ def map(
 @overload
 def map(
     fn: Callable[..., R],
+    first: Iterable[Any],
+    second: Iterable[Any],
     /,
-    *iterables: Iterable[Any],
-    resource: Callable[[], Any] | None = None,
+    *more: Iterable[Any],
+    resource: Callable[[], Any],
+    **options: Unpack[MapOptions],
+) -> Run[Any, R]: ...
+@overload
+def map(
+    fn: Callable[..., R],
+    first: Iterable[Any],
+    second: Iterable[Any],
+    third: Iterable[Any],
+    /,
+    *more: Iterable[Any],
     **options: Unpack[MapOptions],
 ) -> Run[Any, R]: ...
 def map(
@@ -126,7 +138,9 @@ def map(
         initargs: Arguments of ``initializer``.
         resource: Opens what must not be shared between threads, such as a connection. Each worker opens one
             for itself and its calls get it as their last argument. A context manager is entered, and exited
-            when the worker leaves; of anything else ``close()`` is called, if there is one.
+            when the worker leaves; of anything else ``close()`` is called, if there is one. (A ``sqlite3``
+            connection is a context manager that commits and does not close: wrap it in
+            ``contextlib.closing``.)
         intake: ``"caller"``: the consumer's thread advances the input. ``"thread"``: a thread of its own
             does, so that results flow while the input blocks.
         strict: Iterables of different lengths are a ``ValueError`` once the shortest has ended.

@@ -114,8 +114,8 @@ class Run(_Stream[Value], Generic[Item, Value]):
         """Return an iterator over one ``Outcome`` per item instead of results; no call's failure ends it.
 
         Outcomes come in input order, or with ``ordered=False`` as calls complete. What ends the run itself
-        is raised after the last outcome: an error of the input, of ``resource`` or ``initializer``, or the
-        ``TimeoutError`` of ``timeout``.
+        is raised after the last outcome, unless it was raised before: an error of the input, of ``resource``
+        or ``initializer``, or the ``TimeoutError`` of ``timeout``.
 
         Example:
             >>> import treadle

@@ -1,0 +1,133 @@
+"""The types that users see, checked by mypy and pyright. Never run: ``assert_type`` speaks to type checkers."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+from io import StringIO
+from typing import Any, assert_type
+
+import treadle
+from treadle.testing import Turnstile, assert_no_leaked_threads
+
+
+def join(number: int, text: str) -> bytes:
+    return f"{number}{text}".encode()
+
+
+def join_three(number: int, text: str, flag: bool) -> bytes:
+    return join(number, text) if flag else b""
+
+
+def insert(row: str, connection: sqlite3.Connection) -> float:
+    return float(connection.execute("SELECT length(?)", (row,)).fetchone()[0])
+
+
+def insert_pair(row: str, number: int, connection: sqlite3.Connection) -> float:
+    return insert(row * number, connection)
+
+
+def write(line: str, file: StringIO) -> int:
+    return file.write(line)
+
+
+def a_run_knows_item_and_value() -> None:
+    run = treadle.map(len, ["a", "bc"])
+    assert_type(run, treadle.Run[str, int])
+    assert_type(next(run), int)
+    assert_type(list(run), list[int])
+    assert_type(run.name, str)
+    assert_type(run.close(), None)
+    for size in treadle.map(len, ["a"], ordered=False, max_workers=4):
+        assert_type(size, int)
+    with treadle.map(len, ["a"]) as entered:
+        assert_type(entered, treadle.Run[str, int])
+
+
+def an_outcome_knows_item_and_value() -> None:
+    run = treadle.map(len, ["a"])
+    outcomes = run.outcomes()
+    assert_type(outcomes, treadle.Outcomes[str, int])
+    outcome = next(outcomes)
+    assert_type(outcome, treadle.Outcome[str, int])
+    assert_type(outcome.index, int)
+    assert_type(outcome.item, str)
+    assert_type(outcome.status, treadle.Status)
+    assert_type(outcome.value, int | None)
+    assert_type(outcome.error, BaseException | None)
+    assert_type(outcome.result(), int)
+    assert_type(run.rest(), Iterator[treadle.Outcome[str, int]])
+    for left in run.rest():
+        assert_type(left.result(), int)
+
+
+def an_item_of_two_iterables_is_a_pair() -> None:
+    run = treadle.map(join, [1, 2], ["a", "b"], strict=True)
+    assert_type(run, treadle.Run[tuple[int, str], bytes])
+    assert_type(next(run.outcomes()).item, tuple[int, str])
+
+
+def of_more_iterables_the_value_is_known() -> None:
+    assert_type(treadle.map(join_three, [1], ["a"], [True]), treadle.Run[Any, bytes])
+
+
+def the_function_may_be_a_class() -> None:
+    assert_type(treadle.map(int, ["1"]), treadle.Run[str, int])
+
+
+def a_resource_is_not_part_of_the_item() -> None:
+    def connect() -> closing[sqlite3.Connection]:
+        return closing(sqlite3.connect(":memory:"))
+
+    def connect_plainly() -> StringIO:
+        return StringIO()
+
+    assert_type(treadle.map(insert, ["row"], resource=connect), treadle.Run[str, float])
+    assert_type(treadle.map(insert, ["row"], resource=lambda: sqlite3.connect(":memory:")), treadle.Run[str, float])
+    assert_type(treadle.map(write, ["line"], resource=connect_plainly), treadle.Run[str, int])
+    assert_type(treadle.map(write, ["line"], resource=StringIO, max_workers=2), treadle.Run[str, int])
+    assert_type(treadle.map(insert_pair, ["row"], [2], resource=connect), treadle.Run[Any, float])
+
+
+def stats_are_numbers() -> None:
+    stats = treadle.map(len, ["a"]).stats
+    assert_type(stats, treadle.Stats)
+    assert_type(stats.taken, int)
+    assert_type(stats.seconds, float)
+    assert_type(stats.decision, str | None)
+
+
+def progress_is_told_stats() -> None:
+    def show(stats: treadle.Stats) -> None:
+        assert_type(stats.succeeded, int)
+
+    assert_type(treadle.map(len, ["a"], progress=show, timeout=5, intake="thread"), treadle.Run[str, int])
+
+
+async def async_for_gives_the_same() -> None:
+    assert_type(treadle.map(len, ["a"]).__aiter__(), AsyncIterator[int])
+    async for size in treadle.map(len, ["a"]):
+        assert_type(size, int)
+    async for outcome in treadle.map(len, ["a"]).outcomes():
+        assert_type(outcome, treadle.Outcome[str, int])
+
+
+def errors_have_their_facts(error: treadle.RunClosed, abandoned: treadle.TooManyAbandoned) -> None:
+    assert_type(error.run, str)
+    assert_type(abandoned.allowed, int)
+
+
+def test_tools_are_typed() -> None:
+    turnstile = Turnstile(timeout=1.0)
+    with turnstile(0) as passed, assert_no_leaked_threads() as _:
+        assert_type(passed, None)
+
+
+def an_unknown_option_is_an_error() -> None:
+    treadle.map(len, ["a"], max_worker=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    treadle.map(len, ["a"], intake="feeder")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+def a_run_can_be_declared(make: Callable[[], treadle.Run[str, int]]) -> Iterator[int]:
+    return make()

@@ -1,0 +1,225 @@
+"""What the documents say is true: their programs run, print what they show, and their links lead somewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import importlib
+import io
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import treadle
+from tests.programs import TIMEOUT_SECONDS
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for place in ("*.md", "docs/*.md", "src/**/*.md", "bench/**/*.md", "tests/**/*.md")
+    for path in ROOT.glob(place)
+)
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+MODULES = sorted(module.name for module in pkgutil.walk_packages(treadle.__path__, "treadle."))
+
+# The README's programs ask a server of this name; here one on this machine answers for it.
+SHOWN_SERVER = "https://example.org"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block of a document.
+
+    Attributes:
+        kind: What stands behind the opening fence.
+        text: What stands between the fences.
+        line: Number of its first line.
+    """
+
+    kind: str
+    text: str
+    line: int
+
+
+def blocks_of(document: str) -> list[Block]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(match[1], match[2], text.count("\n", 0, match.start()) + 2) for match in found]
+
+
+class Page(BaseHTTPRequestHandler):
+    """Has every page but one."""
+
+    def do_GET(self) -> None:
+        is_missing = self.path == "/missing"
+        body = self.path.encode()
+        self.send_response(404 if is_missing else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the address of a server on this machine, which no proxy stands before."""
+    monkeypatch.setenv("no_proxy", "*")
+    with Server(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder to work in, where the README's files are."""
+    monkeypatch.chdir(tmp_path)
+    for block in blocks_of("README.md"):
+        if name := re.match(r"# (\w+\.py)\n", block.text):
+            (tmp_path / name[1]).write_text(block.text, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_programs_of_the_readme_run_and_print_what_stands_below_them(server: str) -> None:
+    """One after the other, as a reader would type them."""
+    blocks = blocks_of("README.md")
+    names: dict[str, object] = {"__name__": "__main__"}
+    shown = 0
+
+    for block, below in zip(blocks, [*blocks[1:], None], strict=True):
+        if block.kind != "python":
+            continue
+        place = f"README.md, line {block.line}"
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(block.text.replace(SHOWN_SERVER, server), place, "exec"), names)
+        expected = below.text if below is not None and below.kind == "text" else ""
+        assert out.getvalue() == expected, f"what the program prints: {place}"
+        shown += bool(expected)
+
+    assert shown >= 5, "the blocks are still found"
+
+
+def test_the_commands_of_the_readme_print_what_they_show(folder: Path) -> None:
+    pytest.importorskip("click")
+    pytest.importorskip("rich")
+    blocks = [block.text for block in blocks_of("README.md") if block.kind == "console" and "treadle map" in block.text]
+    assert blocks
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+    for text in blocks:
+        commands = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+        result = subprocess.run(
+            ["sh", "-c", "exec 2>&1\n" + "\n".join(commands)],
+            cwd=folder,
+            env={**os.environ, "PATH": search},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+        shown = [line for line in text.splitlines() if not line.startswith("$ ")]
+        assert without_circumstances(result.stdout.splitlines()) == without_circumstances(shown)
+
+
+def without_circumstances(lines: list[str]) -> list[str]:
+    """Leave out what differs from run to run, and the marks below a traceback's lines, which differ by version."""
+    kept = [line for line in lines if line.strip(" ~^")]
+    return [re.sub(r'File ".*/|after [\d.]+ s', "...", line) for line in kept]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_in_docstrings_run(name: str) -> None:
+    if name.startswith(("treadle._cli", "treadle.__main__")):
+        pytest.importorskip("click")
+    module = importlib.import_module(name)
+    runner = doctest.DocTestRunner(verbose=False)
+
+    for test in doctest.DocTestFinder().find(module):
+        out = io.StringIO()
+        assert runner.run(test, out=out.write).failed == 0, out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["Outcome", "Run", "Run.outcomes", "Run.rest", "dump", "map"])
+def test_what_people_call_has_an_example(name: str) -> None:
+    """An example that is not there cannot fail."""
+    thing: object = treadle
+    for part in name.split("."):
+        thing = getattr(thing, part)
+
+    assert ">>> " in (thing.__doc__ or "")
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 4
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs(name: str, tmp_path: Path) -> None:
+    """As a program, with warnings as errors: whoever copies it gets none."""
+    command = [sys.executable, "-W", "error", str(ROOT / "examples" / name)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_says_what_it_shows(name: str) -> None:
+    source = (ROOT / "examples" / name).read_text(encoding="utf-8")
+
+    assert source.startswith('"""')
+    assert len(source.splitlines()) <= 70, "short enough to read"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_make_targets_that_a_document_names_exist(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+    named = set(re.findall(r"(?:`|\$ |^    )make ([a-z]+)", text, re.MULTILINE))
+
+    assert named <= targets
+    assert document != "README.md" or {"demo", "test"} <= named
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    text = prose_of((ROOT / document).read_text(encoding="utf-8"))
+    for target in re.findall(r"\[[^]]*\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue  # not in the repository
+        path, _, anchor = target.partition("#")
+        file = (ROOT / document).parent / path if path else ROOT / document
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors_of(file.read_text(encoding="utf-8")), target
+
+
+def prose_of(text: str) -> str:
+    """Leave out code, where brackets mean something else."""
+    return re.sub(r"^```.*?^```$|`[^`\n]+`", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors_of(text: str) -> set[str]:
+    """Return the names that headings can be linked by, as GitHub makes them."""
+    without_code = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ +(.+?)\s*$", without_code, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
