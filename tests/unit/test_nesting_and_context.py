@@ -35,6 +35,7 @@ def test_a_run_may_be_consumed_by_a_call_of_another() -> None:
             return next(inner)
 
     assert sorted(treadle.map(take, range(100), max_workers=4)) == list(range(100))
+    inner.close()
 
 
 @pytest.mark.parametrize("intake", ["caller", "thread"])
