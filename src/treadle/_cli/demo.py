@@ -105,18 +105,20 @@ def _conclude(console: Console, waiting: float, computing: float) -> None:
         f"[bold]Why[/]: a download waits, and {DOWNLOAD_WORKERS} threads wait at the same time: "
         f"{waiting:.0f} x as fast."
     )
-    if computing >= GAIN:
-        reason = "this Python has no GIL, so threads compute" if not is_gil_enabled() else "here threads computed"
-        console.print(f"The sums gained too ({computing:.1f} x): {reason} side by side.")
-    elif is_gil_enabled():
+    if is_gil_enabled():
+        verdict = "no gain" if computing < GAIN else "no gain but the noise of this machine"
         console.print(
             "The sums compute, and Python's global interpreter lock (GIL) lets one thread\n"
-            f"compute at a time: {computing:.1f} x as fast, which is no gain. Work that computes wants\n"
+            f"compute at a time: {computing:.1f} x as fast, which is {verdict}. Work that computes wants\n"
             "processes, or a Python without a GIL."
+        )
+    elif computing >= GAIN:
+        console.print(
+            f"The sums gained too, {computing:.1f} x: this Python has no GIL, so threads compute side by side."
         )
     else:
         console.print(
-            f"The sums gained nothing ({computing:.1f} x), although this Python has no GIL: too few cores were free."
+            f"The sums gained nothing ({computing:.1f} x), although this Python has no GIL:\ntoo few cores were free."
         )
 
 
