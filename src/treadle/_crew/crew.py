@@ -8,9 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
-from typing import Protocol
 
 from treadle._core.chunk import Chunk
+from treadle._crew.account import Account, Nobody
 from treadle._crew.chunking import CHUNK_SECONDS, ChunkSizer
 from treadle._crew.gil import is_gil_enabled
 from treadle._crew.worker import Worker
@@ -18,43 +18,6 @@ from treadle._engines.engine import Engine
 from treadle.errors import WorkerLost
 
 _logger = logging.getLogger("treadle")
-
-
-class Account(Protocol):
-    """Whoever the crew works for."""
-
-    def note_done(self, chunk: Chunk) -> None:
-        """Take note that all calls of ``chunk`` are made. Called by many workers at once, without the lock."""
-
-    def note_split(self, tail: Chunk) -> None:
-        """Take note that ``tail`` was split off an earlier chunk. Under the lock, as all that follow."""
-
-    def note_failed(self, chunk: Chunk) -> None:
-        """Take note that calls of ``chunk`` failed, before ``note_done``."""
-
-    def note_expired(self) -> None:
-        """Take note that the crew's deadline has passed."""
-
-    def note_broken(self, error: BaseException) -> None:
-        """Take note that a worker could not get ready, and that the crew is of no use."""
-
-    def note_quieter(self) -> None:
-        """Take note that the last worker of a stopping crew has ended its call, or left."""
-
-    def note_left(self) -> None:
-        """Take note that a worker has left. Without the lock."""
-
-
-class _Nobody:
-    """The account of a crew that nobody works with any more."""
-
-    def note_done(self, chunk: Chunk) -> None: ...
-    def note_split(self, tail: Chunk) -> None: ...
-    def note_failed(self, chunk: Chunk) -> None: ...
-    def note_expired(self) -> None: ...
-    def note_broken(self, error: BaseException) -> None: ...
-    def note_quieter(self) -> None: ...
-    def note_left(self) -> None: ...
 
 
 class Crew:
@@ -69,7 +32,7 @@ class Crew:
         deadline: When the crew stops beginning calls, by ``time.monotonic()``.
     """
 
-    _nobody = _Nobody()  # kept here: at exit, when the last run goes, a module's names may be gone already
+    _nobody = Nobody()  # kept here: at exit, when the last run goes, a module's names may be gone already
 
     def __init__(
         self,

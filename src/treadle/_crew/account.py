@@ -1,0 +1,44 @@
+"""Whoever a crew works for, as the crew sees them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from treadle._core.chunk import Chunk
+
+
+class Account(Protocol):
+    """Whoever the crew works for."""
+
+    def note_done(self, chunk: Chunk) -> None:
+        """Take note that all calls of ``chunk`` are made. Called by many workers at once, without the lock."""
+
+    def note_split(self, tail: Chunk) -> None:
+        """Take note that ``tail`` was split off an earlier chunk. Under the lock, as all that follow."""
+
+    def note_failed(self, chunk: Chunk) -> None:
+        """Take note that calls of ``chunk`` failed, before ``note_done``."""
+
+    def note_expired(self) -> None:
+        """Take note that the crew's deadline has passed."""
+
+    def note_broken(self, error: BaseException) -> None:
+        """Take note that a worker could not get ready, and that the crew is of no use."""
+
+    def note_quieter(self) -> None:
+        """Take note that the last worker of a stopping crew has ended its call, or left."""
+
+    def note_left(self) -> None:
+        """Take note that a worker has left. Without the lock."""
+
+
+class Nobody:
+    """The account of a crew that nobody works with any more."""
+
+    def note_done(self, chunk: Chunk) -> None: ...
+    def note_split(self, tail: Chunk) -> None: ...
+    def note_failed(self, chunk: Chunk) -> None: ...
+    def note_expired(self) -> None: ...
+    def note_broken(self, error: BaseException) -> None: ...
+    def note_quieter(self) -> None: ...
+    def note_left(self) -> None: ...
