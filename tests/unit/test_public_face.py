@@ -86,7 +86,8 @@ assert threading.stack_size() == 0 and threading.active_count() == 1
 assert not logging.getLogger("treadle").handlers and not logging.getLogger().handlers
 tops = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(json.dumps(sorted(tops - sys.stdlib_module_names - {"treadle"})))
-print(json.dumps([name for name in ("asyncio", "rich", "click", "sqlite3", "multiprocessing") if name in set(sys.modules) - before]))
+heavy = {"asyncio", "rich", "click", "sqlite3", "multiprocessing"}
+print(json.dumps(sorted(heavy & (set(sys.modules) - before))))
 """
     result = subprocess.run([sys.executable, "-I", "-c", source], capture_output=True, text=True, timeout=60)
 
