@@ -84,8 +84,9 @@ def test_a_function_in_a_file(folder: Path) -> None:
 def test_lines_of_files_and_of_standard_input(folder: Path) -> None:
     (folder / "lines.txt").write_bytes(b"one\r\n\n  \ntwo\nthree")
 
-    _, out, _ = run_treadle("map", "work:shout", "--lines", "lines.txt", "--ordered", cwd=folder)
+    _, out, err = run_treadle("map", "work:shout", "--lines", "lines.txt", "--ordered", cwd=folder)
     assert [row["value"] for row in rows(out)] == ["ONE", "TWO", "THREE"]
+    assert err.splitlines()[-1].endswith("3 of 3 done"), "the lines of a file are counted, for the time left"
     for arguments in (["-"], ["--lines", "-"]):
         _, out, _ = run_treadle("map", "work:shout", *arguments, "--ordered", cwd=folder, text="x\ny\n")
         assert [row["value"] for row in rows(out)] == ["X", "Y"]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 MAX_KEY_LENGTH = 120
 READ_BYTES = 64 * 1024
+MAX_COUNTED_BYTES = 256 * 1024 * 1024
 STANDARD_INPUT = 0
 
 
@@ -57,6 +60,21 @@ def from_json_lines(paths: Iterable[str], field: str | None) -> Iterator[Entry]:
                     f"{_name(path)}:{number}: this is not JSON: {error.msg} (column {error.colno})"
                 ) from None
             yield Entry(_field_of(value, field, f"{_name(path)}:{number}") if field else key_of(value), value)
+
+
+def count_lines(paths: Iterable[str]) -> int | None:
+    """Return how many lines of the files are not blank, where counting them is quick and changes nothing."""
+    count = 0
+    for path in paths:
+        try:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_COUNTED_BYTES:
+                return None
+            with open(path, "rb") as file:
+                count += sum(1 for line in file if not line.isspace())
+        except OSError:
+            return None
+    return count
 
 
 def key_of(value: Any) -> str:

@@ -11,7 +11,7 @@ import click
 
 import treadle
 from treadle._cli.functions import load_function
-from treadle._cli.inputs import Entry, InputError, from_arguments, from_json_lines, from_lines
+from treadle._cli.inputs import Entry, InputError, count_lines, from_arguments, from_json_lines, from_lines
 from treadle._cli.results import AboveTheBar, JSONCall, TaggedOutput, Writer, claim_stdout, discard
 from treadle._cli.signals import Signals, Stopped
 from treadle._core.describe import describe_function
@@ -119,7 +119,8 @@ def _choose_inputs(
             raise click.UsageError(f"there is no file {path!r}")
     if inputs:
         return from_arguments(inputs), len(inputs)
-    return (from_lines(line_files) if line_files else from_json_lines(json_files, key_field)), None
+    total = count_lines(line_files + json_files)
+    return (from_lines(line_files) if line_files else from_json_lines(json_files, key_field)), total
 
 
 def _open_results(output: str | None) -> TextIO:
