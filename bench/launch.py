@@ -22,6 +22,10 @@ class ChildError(Exception):
     """A child process did not report; the message is the last line it wrote to standard error."""
 
 
+class StillThere(ChildError):
+    """A child process had to be killed."""
+
+
 def run_child(script: str, *args: object) -> dict[str, float]:
     """Run ``python -m bench.child script args`` and return its report, with ``exited_at`` added.
 
@@ -61,7 +65,7 @@ def _read_report(child: subprocess.Popen[str]) -> dict[str, float]:
     output, errors = child.communicate()
     exited_at = time.monotonic()
     if child.returncode == -signal.SIGKILL:
-        raise ChildError(f"still there after {CHILD_LIMIT_SECONDS:.0f} s")
+        raise StillThere(f"still there after {CHILD_LIMIT_SECONDS:.0f} s")
     lines = output.strip().splitlines()
     if not lines:
         said = errors.strip().splitlines() or [f"exit code {child.returncode}"]

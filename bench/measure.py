@@ -35,6 +35,10 @@ class Series:
         """Return the median of ``figure``, or None if the contender did not come through."""
         return None if self.failure else median(sample[figure] for sample in self.samples)
 
+    def worst(self, figure: str) -> float | None:
+        """Return the largest ``figure``, or None if the contender did not come through."""
+        return None if self.failure else max(sample[figure] for sample in self.samples)
+
     def ratio(self, figure: str, baseline: Series | float) -> float | None:
         """Return the median of ``figure`` against the baseline's, or None if one of them is missing."""
         mine = self.median(figure)
