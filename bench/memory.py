@@ -13,6 +13,10 @@ from bench.show import count, failures, kilobytes, megabytes, micros, secs, time
 THREADS = "threading.Thread, bare"
 # Of contenders that take microseconds a call, or keep every item in memory.
 FEW_ITEMS = 200_000
+CUT_OFF = (
+    f"A round that was cut off counts as {CHILD_LIMIT_SECONDS:.0f} s. Thousands of threads that wait for the GIL at "
+    "once keep the processor busy with waiting, whoever started them."
+)
 GROWTH = (
     "Growth: the peak at the end, less what was resident after the first 100,000 items, "
     "or after a tenth where that is fewer."
@@ -66,8 +70,7 @@ def run_crowd(effort: Effort) -> Result:
         [Table(("contender", "time", "against bare threads", "worst round", "memory a worker"), rows)],
         [
             "Memory is measured apart, at the moment when all calls have begun and none has ended.",
-            f"A round that was cut off counts as {CHILD_LIMIT_SECONDS:.0f} s. Thousands of threads that wait for the GIL "
-            "at once keep the processor busy with waiting, whoever started them.",
+            CUT_OFF,
             *failures([*series.values(), *weights.values()]),
         ],
     )
