@@ -152,6 +152,28 @@ def test_outcomes_tell_everything_before_the_timeout_is_raised(gate: Gate) -> No
     assert seen == ["cancelled", "not_started", "not_started"]
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_outcomes_of_a_run_closed_midway_come_to_their_end(gate: Gate, ordered: bool) -> None:
+    """Also those of items that no worker has seen, which are in no particular order then."""
+    run = treadle.map(gate.hold, range(6), max_workers=2, buffersize=4, ordered=ordered, grace=0)
+    gate.wait_for_arrivals(2)
+    run.close()
+
+    outcomes = list(run.outcomes())
+
+    assert sorted(outcome.index for outcome in outcomes) == [0, 1, 2, 3, 4, 5]
+    assert sorted(outcome.status for outcome in outcomes) == ["cancelled"] * 2 + ["not_started"] * 4
+
+
+def test_a_resource_that_takes_for_ever_to_open_holds_nobody(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    run = treadle.map(lambda item, _: item, [1], resource=gate.hold, timeout=0.1, name="opening")
+    gate.wait_for_arrivals()
+
+    with pytest.raises(TimeoutError):
+        next(run)
+    assert "run 'opening' leaves treadle-opening-0 behind, still getting ready" in caplog.text
+
+
 def test_too_many_left_behind_are_an_error(gate: Gate) -> None:
     run = treadle.map(gate.hold, range(3), max_workers=3, max_abandoned=2)
     gate.wait_for_arrivals(3)

@@ -194,6 +194,8 @@ class Course:
             self.ledger.close([chunk for _, chunk in left])
             self.is_sealed = True
         self._end_up()
+        if still_opening := [worker.thread.name for worker in list(self.crew.workers) if worker.is_opening]:
+            _logger.warning("run %r leaves %s behind, still getting ready", self.name, ", ".join(still_opening))
         for call in self._abandoned:
             state = call.state(is_abandoned=True)
             _logger.warning(

@@ -180,7 +180,7 @@ class Delivery(Iterator[Iterator[Any]]):
             goes_on = chunk.end == "running" and not course.is_sealed
             if goes_on or chunk.delivered < len(chunk.items):
                 break  # nothing new yet, or a failure stands in the way
-            ledger.retire_front()
+            ledger.retire(chunk)
         if course.is_sealed:
             return None
         if chunk is None and self._is_drained():

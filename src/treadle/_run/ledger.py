@@ -115,10 +115,12 @@ class Ledger:
             index += len(chunk.items)
         return smooth
 
-    def retire_front(self) -> None:
-        """Let go of the front chunk, all of which was delivered."""
-        chunk = self.chunks[self._next] if self._ordered else self._ready.popleft()
-        self._next = chunk.start + len(chunk.items)
+    def retire(self, chunk: Chunk) -> None:
+        """Let go of a chunk, all of which was delivered."""
+        if self._ordered:
+            self._next = chunk.start + len(chunk.items)
+        elif self._ready and self._ready[0] is chunk:  # one that never got ready may be delivered at the end
+            self._ready.popleft()
         if self.chunks.get(chunk.start) is chunk:  # if all of it was stolen, the thief's stands there
             del self.chunks[chunk.start]
         if chunk.failures:
