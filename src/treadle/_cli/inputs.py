@@ -59,6 +59,8 @@ def from_json_lines(paths: Iterable[str], field: str | None) -> Iterator[Entry]:
                 raise InputError(
                     f"{_name(path)}:{number}: this is not JSON: {error.msg} (column {error.colno})"
                 ) from None
+            except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a thousand brackets
+                raise InputError(f"{_name(path)}:{number}: this JSON cannot be read: {error}") from None
             yield Entry(_field_of(value, field, f"{_name(path)}:{number}") if field else key_of(value), value)
 
 

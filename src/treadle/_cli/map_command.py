@@ -69,7 +69,7 @@ def map_command(
     entries, total = _choose_inputs(inputs, line_files, json_files, key_field)
     function = load_function(func)
     signals = Signals()
-    with _open_results(output) as results:
+    with _open_results(output, line_files + json_files) as results:
         tagged = TaggedOutput()
         sys.stdout = cast(TextIO, tagged)  # it has what print() needs
         writer = Writer(_beside_progress(results, quiet))
@@ -123,7 +123,7 @@ def _choose_inputs(
     return (from_lines(line_files) if line_files else from_json_lines(json_files, key_field)), total
 
 
-def _open_results(output: str | None) -> TextIO:
+def _open_results(output: str | None, inputs: tuple[str, ...]) -> TextIO:
     try:
         stdout = claim_stdout()
     except OSError:
@@ -131,6 +131,8 @@ def _open_results(output: str | None) -> TextIO:
             raise click.UsageError("standard output is closed; write the results to a file with --output") from None
     if output is None:
         return stdout
+    if any(os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output) for path in inputs):
+        raise click.UsageError(f"{output} is an input too; write the results to another file")
     try:
         return open(output, "w", encoding="utf-8", errors="backslashreplace")
     except OSError as error:

@@ -37,12 +37,12 @@ def annotate(error: BaseException, text: str) -> None:
     notes do not pile up.
     """
     note = _NOTE + text
-    notes: object = getattr(error, "__notes__", None)
-    if isinstance(notes, list) and note.startswith(_ITEM_NOTE):
-        notes[:] = [other for other in notes if not str(other).startswith(_ITEM_NOTE)]
     try:
+        notes: object = getattr(error, "__notes__", None)
+        if isinstance(notes, list) and note.startswith(_ITEM_NOTE):
+            notes[:] = [other for other in notes if not str(other).startswith(_ITEM_NOTE)]
         error.add_note(note)
-    except Exception:  # an exception class that refuses notes keeps its own behaviour
+    except Exception:  # an exception that refuses notes keeps its own behaviour
         return
 
 
@@ -56,4 +56,4 @@ def cut_our_frames(error: BaseException) -> None:
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         traceback = traceback.tb_next
-    error.__traceback__ = traceback
+    BaseException.with_traceback(error, traceback)  # an assignment would ask the class, which may refuse

@@ -96,5 +96,5 @@ class ChunkSizer:
 def _weigh(thing: object) -> int:
     try:
         return sys.getsizeof(thing)
-    except Exception:  # a broken __sizeof__ of the user's: take it for something large
+    except BaseException:  # a broken __sizeof__ of the user's: take it for something large
         return MAX_CHUNK_BYTES

@@ -50,7 +50,7 @@ class InlineEngine:
 
     def close(self) -> None:
         """Close the resource, if one was opened."""
-        self._context.copy().run(self._open.close)
+        self._context.run(self._open.close)  # in the context it was opened in: it may hold tokens of it
 
     def _open_resource(self, factory: Callable[[], Any]) -> Any:
         resource = factory()

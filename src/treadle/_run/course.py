@@ -205,7 +205,7 @@ class Course:
         if len(self._abandoned) > self.settings.max_abandoned:
             self.too_many = TooManyAbandoned(self.name, len(self._abandoned), self.settings.max_abandoned)
             if self.ending is not None:
-                self.ending.add_note(f"treadle: {self.too_many}")
+                annotate(self.ending, str(self.too_many))
         self._over.set()
 
     def finish(self) -> bool:
@@ -229,7 +229,10 @@ class Course:
             register.dismiss(self)
         callbacks, self.on_end = self.on_end, []
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:  # a display that broke must not take the results with it
+                _logger.exception("run %r: its display failed", self.name)
 
     # What the crew reports
 
@@ -258,8 +261,8 @@ class Course:
 
     def note_broken(self, error: BaseException) -> None:
         """Stop: a worker could not get ready."""
-        annotate(error, f"a worker of run {self.name!r} could not get ready")
         self.stop(error)
+        annotate(error, f"a worker of run {self.name!r} could not get ready")
 
     def note_quieter(self) -> None:
         """Let whoever waits for quiet look again."""
@@ -305,7 +308,7 @@ class Course:
 
     def begin_goodbye(self) -> None:
         """Start nothing new."""
-        if self.crew.lock.acquire(timeout=self.settings.grace):
+        if self.crew.lock.acquire(timeout=min(self.settings.grace, AFTERMATH_SECONDS)):
             try:
                 self.stop(None)
             finally:

@@ -236,16 +236,19 @@ class Delivery(Iterator[Iterator[Any]]):
     def _finish(self) -> Iterator[Any] | _End | None:
         """End a run whose last result was delivered: with the input's error, if it had one."""
         course = self._course
-        if not course.finish():
+        in_time = course.deadline is None or time.monotonic() < course.deadline
+        if not course.finish() and in_time:
             course.awaited = True
-            self.wait_seconds = None
+            self.wait_seconds = None if course.deadline is None else course.deadline - time.monotonic()
             return None
         course.crew.lock.release()
         try:
             course.finished()
         finally:
             course.crew.lock.acquire()
-        error = course.intake.error or next(iter(course.crew.close_errors), None)
+        error = course.intake.error
+        if error is None:
+            error = next(iter(course.crew.close_errors), None)
         if error is None:
             return END
         self._is_over = True

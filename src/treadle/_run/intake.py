@@ -36,6 +36,7 @@ class Intake:
         self._crew = crew
         self._most = crew.sizer.size  # items to take in one go, if the input is slow
         self._feeder: threading.Thread | None = None
+        self._on_stall: Callable[[], None] = self.wake
         self._parker = Parker()
 
     def refill(self) -> bool:
@@ -61,12 +62,20 @@ class Intake:
         return False
 
     def start_feeder(self, name: str, context: Context, on_end: Callable[[], None]) -> None:
-        """Advance the input on a thread of its own from now on, in ``context``; ``on_end`` is called at its end."""
+        """Advance the input on a thread of its own from now on, in ``context``.
+
+        Args:
+            name: Of the run.
+            context: What the input sees.
+            on_end: Wakes the consumer; called at the end, and when work may stall.
+        """
         if self._feeder is None and not self.is_ended:
-            self._feeder = threading.Thread(
+            self._on_stall = on_end
+            feeder = threading.Thread(
                 target=context.run, args=(self._feed, on_end), name=f"treadle-{name}-feeder", daemon=True
             )
-            self._feeder.start()
+            feeder.start()
+            self._feeder = feeder
 
     def wake(self) -> None:
         """Have the feeder look again whether there is room, or an end."""
@@ -142,3 +151,5 @@ class Intake:
                 ledger.add(chunk)
             ledger.count_taken()
         crew.submit([] if chunk is None else [chunk])
+        if crew.can_stall():  # the consumer may have gone to wait when nothing could
+            self._on_stall()

@@ -19,15 +19,21 @@ class Batch:
         chunks: Where they come from; all but the last are delivered to their end.
         iterator: What the consumer iterates.
         size: How many results it had in the beginning.
+        begin: How much of the first chunk had been delivered before.
+        consumed_before: How many results the consumer had taken before.
+        left: What the consumer did not take, once that is settled.
     """
 
     chunks: list[Chunk]
     iterator: Iterator[Any]
     size: int
+    begin: int
+    consumed_before: int
+    left: list[Any]
 
-    def consumed(self) -> int:
+    def taken(self) -> int:
         """Return how many of them the consumer has taken."""
-        return self.size - length_hint(self.iterator)
+        return self.size - length_hint(self.iterator) - len(self.left)
 
 
 class Ledger:
@@ -134,7 +140,7 @@ class Ledger:
     def hand_over(self, chunks: list[Chunk], values: list[Any]) -> Iterator[Any]:
         """Return the next undelivered ``values`` of ``chunks`` such that their consumption can be followed."""
         iterator = iter(values)
-        self.batch = Batch(chunks, iterator, len(values))
+        self.batch = Batch(chunks, iterator, len(values), chunks[0].delivered, self.consumed, [])
         return iterator
 
     def settle_batch(self) -> None:
@@ -142,16 +148,19 @@ class Ledger:
         batch = self.batch
         if batch is None:
             return
-        left = list(batch.iterator)  # in one go: it may be another thread's turn to look
-        self.batch = None
-        taken = batch.size - len(left)
-        self.consumed += taken
+        # Ctrl-C may strike between any two lines: each can be done again, with the same result.
+        batch.left.extend(batch.iterator)  # in one go: it may be another thread's turn to look
+        taken = batch.taken()
+        self.consumed = batch.consumed_before + taken
+        begin = batch.begin
         for chunk in batch.chunks:
-            here = min(taken, len(chunk.items) - chunk.delivered)
-            chunk.delivered += here
+            here = min(taken, len(chunk.items) - begin)
+            chunk.delivered = begin + here
             taken -= here
+            begin = 0
+        self.batch = None
 
     def consumed_now(self) -> int:
         """Return how many results the consumer has taken, as seen from another thread."""
         batch = self.batch
-        return self.consumed if batch is None else self.consumed + batch.consumed()
+        return self.consumed if batch is None else batch.consumed_before + batch.taken()

@@ -201,15 +201,16 @@ def start_run(settings: Settings, plan: CallPlan, items: Iterator[Any], total: i
 def _join(iterables: tuple[Iterable[Any], ...], strict: bool) -> Iterator[Any]:
     if not iterables:
         raise WrongType("iterables", "nothing", "at least one iterable: treadle.map(fn, items)")
+    iterators: list[Iterator[Any]] = []
     for position, iterable in enumerate(iterables):
         try:
-            iter(iterable)
+            iterators.append(iter(iterable))  # once: asking again may mean a second query, or download
         except TypeError:
             place = "iterables" if len(iterables) == 1 else f"iterables[{position}]"
             raise WrongType(place, f"{describe(iterable)} ({type(iterable).__name__})", "iterable") from None
     if not isinstance(strict, bool):
         raise InvalidArgument("strict", describe(strict), "True or False")
-    return iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=strict)
+    return iterators[0] if len(iterators) == 1 else zip(*iterators, strict=strict)
 
 
 def _total(iterables: tuple[Iterable[Any], ...]) -> int | None:

@@ -48,6 +48,8 @@ def show_progress(name: str, progress: Progress, stats: Callable[[], Stats], tot
         stats: Returns the run's state.
         total: How many items are expected, if that is known.
     """
+    if not callable(progress) and sys.stderr is None:  # no place to show anything
+        return lambda: None
     display = _Callback(progress) if callable(progress) else choose_display(name, total, sys.stderr)
     watcher = _Watcher(display, stats)
     watcher.start()
