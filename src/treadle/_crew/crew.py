@@ -118,6 +118,7 @@ class Crew:
             keep_before: A chunk in a worker's hands that starts before this index is still worked off.
         """
         if self.is_stopping:
+            self._dismiss_one()  # the first time may have been interrupted
             return
         self._keep_before = keep_before
         self.is_stopping = True

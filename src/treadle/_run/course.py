@@ -187,6 +187,7 @@ class Course:
         with self.crew.lock:
             if self.is_sealed:
                 return
+            self.crew.stop()
             left = self.crew.abandon()
             self._abandoned = [call for worker, chunk in left if (call := _in_hand(worker, chunk))]
             if threading.get_ident() == self.consumer:  # nobody else may touch what the consumer iterates
@@ -194,7 +195,8 @@ class Course:
             self.ledger.close([chunk for _, chunk in left])
             self.is_sealed = True
         self._end_up()
-        if still_opening := [worker.thread.name for worker in list(self.crew.workers) if worker.is_opening]:
+        still_opening = [worker.thread.name for worker in list(self.crew.workers) if worker.is_opening]
+        if still_opening and self._has_resource:  # such a run was waited for, as long as its grace was
             _logger.warning("run %r leaves %s behind, still getting ready", self.name, ", ".join(still_opening))
         for call in self._abandoned:
             state = call.state(is_abandoned=True)

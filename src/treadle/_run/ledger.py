@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operator import length_hint
 from typing import Any
 
-from treadle._core.chunk import Chunk
+from treadle._core.chunk import Chunk, End
 
 
 @dataclass(slots=True)
@@ -74,25 +74,28 @@ class Ledger:
         if not done:
             return False
         while done:
-            chunk = done.popleft()
+            chunk = done[0]
             if chunk.end == "running":  # a late one, left behind by a closed account, is not
-                chunk.end = "done"
-                self._settle(chunk)
+                self._settle(chunk, "done")
+            done.popleft()  # not before it is counted: Ctrl-C may strike in between
         return True
 
-    def _settle(self, chunk: Chunk) -> None:
+    def _settle(self, chunk: Chunk, end: End) -> None:
         failed = len(chunk.failures) if chunk.failures else 0
-        self.failed += failed
-        self.succeeded += len(chunk.results) - failed
-        if not self._ordered:
+        succeeded = len(chunk.results) - failed
+        if not (self._ordered or (self._ready and self._ready[-1] is chunk)):
             self._ready.append(chunk)
+        # No call from here on, so that no Ctrl-C can part these three: a repetition must not count twice.
+        self.failed += failed
+        self.succeeded += succeeded
+        chunk.end = end
 
     def close(self, abandoned: list[Chunk]) -> None:
         """Close the account: what has no result yet never will."""
         self._is_closed = True
         self.collect()
         for chunk in abandoned:
-            self._settle(chunk)
+            self._settle(chunk, "abandoned")
         for chunk in self.chunks.values():
             open_calls = len(chunk.items) - len(chunk.results)
             running = int(chunk.end == "abandoned" and open_calls > 0)
