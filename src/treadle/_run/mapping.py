@@ -128,8 +128,9 @@ def map(
         iterables: Advanced by one thread at a time, by default the one that consumes the results.
         max_workers: Threads at most, 32 unless given; started only as work waits for them.
         ordered: Deliver in input order; False delivers as calls complete.
-        buffersize: Items that may wait, beyond one per worker. By default as many as there are workers, and
-            more only while calls are tiny and what they return is small. One given also caps the chunks.
+        buffersize: Items that may wait, beyond one per worker. By default as many as there are workers (or with
+            ``chunksize`` that many chunks), and more only while calls are tiny and what they return is small.
+            One given also caps the chunks.
         chunksize: Items a worker takes in one go. By default found by measuring: 1 for calls of a
             millisecond or more, up to 2,048 for tiny ones. Idle workers take calls over from busy ones.
         timeout: Seconds for the whole run, from now; a result that is not there by then raises
