@@ -96,7 +96,7 @@ class Course:
 
     def use_feeder(self, context: Context) -> None:
         """Advance the input on a thread of its own from now on."""
-        self.intake.start_feeder(self.name, context, self._note_input_end)
+        self.intake.start_feeder(self.name, context, self._wake_consumer)
 
     def fail_fast(self) -> None:
         """Let the first failure stop the run, also one that has happened already. Called under the lock."""
@@ -282,7 +282,7 @@ class Course:
         self.crew.detach()
         self.ledger.forget()
 
-    def _note_input_end(self) -> None:
+    def _wake_consumer(self) -> None:
         with self.crew.lock:
             self._wake()
 

@@ -173,7 +173,8 @@ class Delivery(Iterator[Iterator[Any]]):
     def _find_batch(self, partly: bool) -> Iterator[Any] | _Span | _End | None:
         course, ledger = self._course, self._course.ledger
         while (chunk := self._find(partly)) is not None:
-            if chunk.delivered == 0 and len(smooth := ledger.smooth_run(self._most)) > 1 and not self._as_outcomes:
+            may_join = not self._as_outcomes and chunk.delivered == 0
+            if may_join and len(smooth := ledger.smooth_run(self._most)) > 1:
                 return self._hand_over_smooth(smooth)
             if (end := self._ready_until(chunk, partly)) > chunk.delivered:
                 return self._hand_over(chunk, end)

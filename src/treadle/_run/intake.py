@@ -36,7 +36,7 @@ class Intake:
         self._crew = crew
         self._most = crew.sizer.size  # items to take in one go, if the input is slow
         self._feeder: threading.Thread | None = None
-        self._on_stall: Callable[[], None] = self.wake
+        self._wake_consumer: Callable[[], None] = self.wake  # the feeder's; nobody calls it without one
         self._parker = Parker()
 
     def refill(self) -> bool:
@@ -61,18 +61,18 @@ class Intake:
             self._take(min(room, self._most), min(room, size, self._most), now)
         return False
 
-    def start_feeder(self, name: str, context: Context, on_end: Callable[[], None]) -> None:
+    def start_feeder(self, name: str, context: Context, wake_consumer: Callable[[], None]) -> None:
         """Advance the input on a thread of its own from now on, in ``context``.
 
         Args:
             name: Of the run.
             context: What the input sees.
-            on_end: Wakes the consumer; called at the end, and when work may stall.
+            wake_consumer: Called at the end of the input, and when work may stall.
         """
         if self._feeder is None and not self.is_ended:
-            self._on_stall = on_end
+            self._wake_consumer = wake_consumer
             feeder = threading.Thread(
-                target=context.run, args=(self._feed, on_end), name=f"treadle-{name}-feeder", daemon=True
+                target=context.run, args=(self._feed,), name=f"treadle-{name}-feeder", daemon=True
             )
             feeder.start()
             self._feeder = feeder
@@ -113,10 +113,10 @@ class Intake:
     def _make_chunk(self, index: int, items: list[Any]) -> Chunk:
         chunk = Chunk(index, items)
         chunk.ends = [] if self.is_timed and len(items) > 1 else None
-        chunk.todo = items[::-1]
+        chunk.make_ready()
         return chunk
 
-    def _feed(self, on_end: Callable[[], None]) -> None:
+    def _feed(self) -> None:
         try:
             while self._may_take():
                 self._take_one(next(self._iterator))
@@ -126,7 +126,7 @@ class Intake:
             self.error = error
         self.is_ended = True
         self.is_taking = False
-        on_end()
+        self._wake_consumer()
 
     def _may_take(self) -> bool:
         """Wait until there is room; False: the run is stopping."""
@@ -152,4 +152,4 @@ class Intake:
             ledger.count_taken()
         crew.submit([] if chunk is None else [chunk])
         if crew.can_stall():  # the consumer may have gone to wait when nothing could
-            self._on_stall()
+            self._wake_consumer()
