@@ -6,13 +6,18 @@
     ├── InvalidArgument  (ValueError)   an argument outside its bounds
     │   └── WrongType    (TypeError)    an argument that is not what it must be
     ├── RunClosed                       a run was used after its end, or in a forked child
+    ├── GroupClosed      (RuntimeError) a task was submitted to a group after its end
+    ├── PoolClosed       (RuntimeError) a task was submitted to an executor after its shutdown
+    ├── CallTimedOut     (TimeoutError) the call took longer than ``call_timeout``
     ├── CallCancelled                   the call was running when its run ended
     ├── CallNotStarted                  the run ended before the call began
     ├── WorkerLost                      the worker that made the call died
     └── TooManyAbandoned                more stuck calls were left behind than allowed
 
+    Cancelled  (BaseException)          what runs here was asked to end; raised only where it runs
+
 An exception that *your* function raised is never one of these: it reaches you as it is, with a note that
-names the item. A run that passes its ``timeout`` raises the built-in ``TimeoutError``.
+names the item. A run or a group that passes its ``timeout`` raises the built-in ``TimeoutError``.
 
 ``args`` are the arguments of ``__init__``, so every error pickles and comes back with the same text.
 """
@@ -22,7 +27,11 @@ from __future__ import annotations
 __all__ = [
     "CallCancelled",
     "CallNotStarted",
+    "CallTimedOut",
+    "Cancelled",
+    "GroupClosed",
     "InvalidArgument",
+    "PoolClosed",
     "RunClosed",
     "TooManyAbandoned",
     "TreadleError",
@@ -73,6 +82,62 @@ class RunClosed(TreadleError):
 
     def __str__(self) -> str:
         return f"run {self.run!r} {self.reason}; call treadle.map() again, or .rest() for what is left of it"
+
+
+class GroupClosed(TreadleError, RuntimeError):
+    """A task was submitted to a group that has ended, or is about to.
+
+    Args:
+        group: The group's name.
+        reason: What ended it.
+    """
+
+    def __init__(self, group: str, reason: str) -> None:
+        super().__init__(group, reason)
+        self.group = group
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"group {self.group!r} {self.reason}; submit inside its with block, before it ends"
+
+
+class PoolClosed(TreadleError, RuntimeError):
+    """A task was submitted to an executor after its shutdown, or in a process that does not own it.
+
+    Args:
+        pool: The executor's name.
+        reason: What ended it.
+    """
+
+    def __init__(self, pool: str, reason: str) -> None:
+        super().__init__(pool, reason)
+        self.pool = pool
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot schedule new futures: executor {self.pool!r} {self.reason}"
+
+
+class CallTimedOut(TreadleError, TimeoutError):
+    """The call took longer than ``call_timeout`` and was told to end.
+
+    A ``TimeoutError`` that the function raised itself is not one of these: it is a failure like any other.
+
+    Args:
+        run: The name of the run, group or executor.
+        index: The item's place in the input, or the task's number, from 0.
+        seconds: The ``call_timeout``.
+    """
+
+    def __init__(self, run: str, index: int, seconds: float) -> None:
+        super().__init__()
+        self.args = (run, index, seconds)  # OSError.__init__ would take them for errno, text and a file's name
+        self.run = run
+        self.index = index
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"the call for item {self.index} of {self.run!r} took longer than call_timeout={self.seconds} seconds"
 
 
 class CallCancelled(TreadleError):
@@ -148,3 +213,18 @@ class TooManyAbandoned(TreadleError):
             f"run {self.run!r} left {self.abandoned} stuck calls behind, more than max_abandoned={self.allowed}; "
             "treadle.dump() shows where they hang"
         )
+
+
+class Cancelled(BaseException):
+    """What runs here has been asked to end: by a failure beside it, a timeout, a close, or ``cancel()``.
+
+    Raised by ``check_cancelled()`` and by every wait of Treadle's, in the call or block that was asked. Not an
+    ``Exception``, so that ``except Exception`` lets it pass, as it should: whoever asked for the end takes it.
+
+    Args:
+        reason: Who asked, and why.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason

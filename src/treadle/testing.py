@@ -1,6 +1,6 @@
-"""Tools for testing threaded code: force an order, and prove that nothing is left behind.
+"""Tools for testing threaded code: force an order, turn the clock, and prove that nothing is left behind.
 
-Races are forced, never slept for. Nothing here is needed to use Treadle.
+Races are forced and time is turned by hand; neither is slept for. Nothing here is needed to use Treadle.
 """
 
 from __future__ import annotations
@@ -9,10 +9,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Self
 
-__all__ = ["Turnstile", "assert_no_leaked_threads"]
+from treadle._core import clock
+from treadle._core.clock import Clock, Permit
+from treadle.errors import InvalidArgument
+
+__all__ = ["ManualClock", "Turnstile", "assert_no_leaked_threads"]
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.001
@@ -76,6 +82,96 @@ class Turnstile:
         with self._turn:
             self._next = max(self._next, number + 1)
             self._turn.notify_all()
+
+
+class ManualClock:
+    """A clock that stands still until it is turned: tests of deadlines, delays and rates take no time.
+
+    In its ``with`` block, whatever Treadle does by the clock goes by this one: ``timeout``, ``call_timeout``,
+    ``grace``, the delays of ``Retry``, the rate of a ``Limiter``, ``sleep()``, ``shield()``. How long a call
+    took is still measured by the real one.
+
+    Args:
+        timeout: Real seconds after which ``wait_for_sleepers`` fails, so that a broken test ends.
+
+    Example:
+        >>> import treadle
+        >>> from treadle.testing import ManualClock
+        >>> with ManualClock() as clock, treadle.TaskGroup() as group:
+        ...     nap = group.submit(treadle.sleep, 3600)
+        ...     clock.wait_for_sleepers()
+        ...     clock.advance(3600)
+        >>> nap.done()
+        True
+    """
+
+    def __init__(self, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+        self._timeout = timeout
+        self._now = time.monotonic()
+        self._changed = threading.Condition()
+        self._sleepers: dict[int, tuple[float, Permit]] = {}
+        self._before: Clock | None = None
+
+    def __enter__(self) -> Self:
+        self._before = clock.use(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._before is not None
+        clock.use(self._before)
+        with self._changed:
+            self._wake(lambda _: True)  # they go on by the clock that was in use before
+
+    def now(self) -> float:
+        """Return the time it shows, in seconds."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Turn it forward, and wake those whose time has come. It cannot go back, as no monotonic clock can."""
+        if not seconds >= 0:
+            raise InvalidArgument("seconds", str(seconds), "0 or more: a monotonic clock does not go back")
+        with self._changed:
+            self._now += seconds
+            self._wake(lambda when: when <= self._now)
+
+    def wait_for_sleepers(self, count: int = 1) -> None:
+        """Wait until at least ``count`` threads (the main thread not counted) wait for this clock.
+
+        A thread that waits for the next of several deadlines, such as the one that keeps all timers, is one.
+
+        Raises:
+            TimeoutError: They did not come within ``timeout`` real seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._sleepers) >= count, self._timeout):
+                raise TimeoutError(f"{len(self._sleepers)} threads sleep by this clock, not {count}")
+
+    def wait(self, permit: Permit, seconds: float) -> bool:
+        """Wait until ``permit`` is released or the clock was turned by ``seconds``; tell which it was."""
+        me = threading.get_ident()
+        if seconds <= 0:
+            return permit.acquire(blocking=False)
+        with self._changed:
+            when = self._now + seconds
+            if clock.in_use() is not self:  # just taken out of use: whoever waits looks again
+                return False
+            self._sleepers[me] = (when, permit)
+            self._changed.notify_all()
+        try:
+            permit.acquire()
+        finally:
+            with self._changed:
+                self._sleepers.pop(me, None)
+        return self._now < when
+
+    def _wake(self, is_due: Callable[[float], bool]) -> None:
+        for sleeper, (when, permit) in list(self._sleepers.items()):
+            if is_due(when):
+                del self._sleepers[sleeper]
+                with suppress(RuntimeError):  # somebody else has woken it already
+                    permit.release()
 
 
 @contextmanager

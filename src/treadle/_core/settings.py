@@ -36,15 +36,15 @@ class Settings:
     max_abandoned: int = DEFAULT_MAX_WORKERS
 
     def __post_init__(self) -> None:
-        _check_count("max_workers", self.max_workers, least=1)
-        _check_count("max_abandoned", self.max_abandoned, least=0)
+        check_count("max_workers", self.max_workers, least=1)
+        check_count("max_abandoned", self.max_abandoned, least=0)
         if self.buffersize is not None:
-            _check_count("buffersize", self.buffersize, least=0)
+            check_count("buffersize", self.buffersize, least=0)
         if self.chunksize is not None:
-            _check_count("chunksize", self.chunksize, least=1)
+            check_count("chunksize", self.chunksize, least=1)
         if self.timeout is not None:
-            _check_seconds("timeout", self.timeout)
-        _check_seconds("grace", self.grace)
+            check_seconds("timeout", self.timeout)
+        check_seconds("grace", self.grace)
         if self.intake not in ("caller", "thread"):
             raise InvalidArgument("intake", describe(self.intake), "'caller' or 'thread'")
         if not isinstance(self.name, str):
@@ -59,14 +59,16 @@ def check_callable(name: str, thing: object) -> None:
         raise WrongType(name, f"{describe(thing)} ({type(thing).__name__})", "callable")
 
 
-def _check_count(name: str, given: Any, least: int) -> None:
+def check_count(name: str, given: Any, least: int) -> None:
+    """Raise unless ``given`` is a whole number of at least ``least``."""
     if isinstance(given, bool) or not isinstance(given, int):
         raise WrongType(name, describe(given), "a whole number")
     if given < least:
         raise InvalidArgument(name, str(given), f"at least {least}")
 
 
-def _check_seconds(name: str, given: Any) -> None:
+def check_seconds(name: str, given: Any) -> None:
+    """Raise unless ``given`` is a number of seconds, 0 or more."""
     if isinstance(given, bool) or not isinstance(given, int | float):
         raise WrongType(name, describe(given), "a number of seconds")
     if not given >= 0:  # also refuses NaN

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from typing import Protocol
+
+from treadle._core import clock
 
 WATCHFUL_SECONDS = 0.05
 
@@ -33,19 +34,28 @@ class Parker:
         """Wait to be woken, or for ``seconds``; tell which it was."""
         if seconds is None:
             return self._permit.acquire()
-        return self._permit.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))
+        return clock.in_use().wait(self._permit, min(max(0.0, seconds), threading.TIMEOUT_MAX))
 
-    def wait_watchfully(self, seconds: float | None = None) -> bool:
+    def wait_watchfully(self, seconds: float | None = None, poll_seconds: float = math.inf) -> bool:
         """As ``wait``, but sure to be interrupted by Ctrl-C in the main thread.
 
         A signal that comes a moment before ``acquire`` begins does not end it (seen in three of eight runs
-        without a GIL), and on Windows none does; so nobody waits for long without looking up.
+        without a GIL), and on Windows none does; so the main thread never waits for long without looking up.
+
+        Args:
+            seconds: By the clock in use; None: for ever.
+            poll_seconds: Return after so long by the machine's clock, whatever the clock in use says.
         """
-        deadline = math.inf if seconds is None else time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > WATCHFUL_SECONDS:
-            if self._permit.acquire(timeout=WATCHFUL_SECONDS):
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main and poll_seconds == math.inf:
+            return self.wait(seconds)
+        deadline = math.inf if seconds is None else clock.now() + seconds
+        while poll_seconds > 0 and (left := deadline - clock.now()) > 0:
+            slice_seconds = min(left, poll_seconds, WATCHFUL_SECONDS)
+            if self._permit.acquire(timeout=slice_seconds):
                 return True
-        return self.wait(left)
+            poll_seconds -= slice_seconds
+        return self._permit.acquire(blocking=False)
 
     def wake(self) -> None:
         """Let the next or the present wait end."""

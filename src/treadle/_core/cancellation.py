@@ -1,0 +1,179 @@
+"""Whether a call has been asked to end, and who must be told when it is.
+
+A *scope* is what can be cancelled: one call, the block of a group, a shielded block. Each thread has a current
+one, the innermost; a scope made while another is current is cancelled with it, by whoever makes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, Protocol
+
+from treadle.errors import Cancelled
+
+_logger = logging.getLogger("treadle")
+_keys = count()
+
+
+class Registration:
+    """One callback of a scope. ``is_over`` once it has run to its end."""
+
+    __slots__ = ("_callback", "_over", "key", "thread")
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.key = next(_keys)
+        self.thread = 0
+        self._callback = callback
+        self._over = threading.Lock()  # held until the callback has run
+        self._over.acquire()
+
+    def run(self) -> None:
+        """Run the callback; an error of it is logged, and keeps no other from running."""
+        self.thread = threading.get_ident()
+        try:
+            self._callback()
+        except BaseException:
+            _logger.exception("a callback for a cancellation failed")
+        finally:
+            self._over.release()
+
+    def wait_until_over(self) -> None:
+        """Wait until the callback has run to its end, unless it is the callback that asks."""
+        if self.thread != threading.get_ident():
+            with self._over:
+                pass
+
+
+class Scope:
+    """Something that can be cancelled, once and for good.
+
+    Without a lock: who cancels sets the flag first and then takes the callbacks one by one; who adds a callback
+    does it the other way round. Taking one out of a dict is atomic, so each is run by one thread, once.
+
+    Wakers must be lock-free and quick, as they are called by whoever cancels, under whatever lock; callbacks
+    may be anything, and are called without one.
+    """
+
+    __slots__ = ("_callbacks", "_wakers", "is_cancelled", "reason")
+
+    def __init__(self) -> None:
+        self.is_cancelled = False
+        self.reason = ""
+        self._wakers: dict[int, Callable[[], object]] = {}
+        self._callbacks: dict[int, Registration] = {}
+
+    def cancel(self, reason: str) -> None:
+        """Ask to end: set the flag, wake who waits, and run the callbacks here, the latest first."""
+        self.flag(reason)
+        self.run_callbacks()
+
+    def flag(self, reason: str) -> bool:
+        """Set the flag and wake who waits; never blocks. Tell whether callbacks are still to be run."""
+        if not self.is_cancelled:
+            self.reason = reason
+            self.is_cancelled = True
+        for wake in list(self._wakers.values()):
+            wake()
+        return bool(self._callbacks)
+
+    def run_callbacks(self) -> None:
+        """Run the callbacks that nobody has run yet."""
+        while True:
+            try:
+                registration = self._callbacks.popitem()[1]
+            except KeyError:
+                return
+            registration.run()
+
+    def check(self) -> None:
+        """Raise if the scope is cancelled.
+
+        Raises:
+            Cancelled: It is.
+        """
+        if self.is_cancelled:
+            raise Cancelled(self.reason)
+
+    def add(self, callback: Callable[[], object]) -> Registration:
+        """Have ``callback`` called when the scope is cancelled; at once, if it is already."""
+        registration = Registration(callback)
+        self._callbacks[registration.key] = registration
+        if self.is_cancelled and self._callbacks.pop(registration.key, None) is not None:
+            registration.run()
+        return registration
+
+    def remove(self, registration: Registration) -> bool:
+        """Take a callback back; False: it has run, or is running right now."""
+        return self._callbacks.pop(registration.key, None) is not None
+
+    @contextmanager
+    def waking(self, wake: Callable[[], object]) -> Iterator[None]:
+        """Have ``wake`` called if the scope is cancelled while the block runs, or was before.
+
+        Raises:
+            Cancelled: It is, before the block or after it.
+        """
+        key = next(_keys)
+        self._wakers[key] = wake
+        try:
+            self.check()
+            yield
+        finally:
+            self._wakers.pop(key, None)
+        self.check()
+
+
+class Seat(Protocol):
+    """Where a call is made: what knows the call's scope."""
+
+    def call_scope(self) -> Scope | None:
+        """Return the scope of the call being made here, by the thread that makes it."""
+
+    def current_task(self) -> Any:
+        """Return the task whose call is being made here; None if it belongs to no task."""
+
+
+class _Here(threading.local):
+    """What the present thread is in the middle of."""
+
+    scope: Scope | None = None  # the innermost block entered since the call began
+    seat: Seat | None = None
+    places: tuple[Any, ...] = ()  # in limiters, that the present call holds
+
+
+here = _Here()
+
+
+def current_scope() -> Scope | None:
+    """Return the innermost scope of this thread; None where nothing can be cancelled."""
+    scope = here.scope
+    if scope is None and (seat := here.seat) is not None:
+        scope = seat.call_scope()
+    return scope
+
+
+def check_cancelled() -> None:
+    """Raise ``Cancelled`` if the call that runs here, or the group's block, has been asked to end.
+
+    A cheap test for the steps of long work: in a call of ``map``, of a task, in the block of a ``TaskGroup``.
+    Anywhere else it does nothing. Let ``Cancelled`` pass: whoever asked for the end takes care of it.
+
+    Raises:
+        Cancelled: The run, task or group was closed, cancelled, has failed, or is out of time.
+
+    Example:
+        >>> import treadle
+        >>> def count_to(limit):
+        ...     for number in range(limit):
+        ...         treadle.check_cancelled()
+        ...     return limit
+        >>> list(treadle.map(count_to, [10, 20]))
+        [10, 20]
+    """
+    scope = current_scope()
+    if scope is not None and scope.is_cancelled:
+        raise Cancelled(scope.reason)

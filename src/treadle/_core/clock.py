@@ -1,0 +1,59 @@
+"""The one clock that deadlines, delays and rates go by: monotonic, and replaceable in tests.
+
+How long a call took is measured with ``time.perf_counter()`` instead: that is an observation, not a policy.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Permit(Protocol):
+    """What a thread waits on: a lock that somebody else releases."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Wait until it is released, or for ``timeout`` seconds; tell which it was."""
+
+    def release(self) -> None:
+        """Let whoever waits go on."""
+
+
+class Clock(Protocol):
+    """Tells the time, and waits for it to come."""
+
+    def now(self) -> float:
+        """Return seconds since some moment; never less than before."""
+
+    def wait(self, permit: Permit, seconds: float) -> bool:
+        """Wait until ``permit`` is released or ``seconds`` have passed; tell which it was."""
+
+
+class SystemClock:
+    """The machine's monotonic clock."""
+
+    now = staticmethod(time.monotonic)
+
+    def wait(self, permit: Permit, seconds: float) -> bool:
+        """Wait until ``permit`` is released or ``seconds`` have passed; tell which it was."""
+        return permit.acquire(timeout=seconds)
+
+
+_clock: Clock = SystemClock()
+
+
+def now() -> float:
+    """Return the time of the clock in use."""
+    return _clock.now()
+
+
+def in_use() -> Clock:
+    """Return the clock in use."""
+    return _clock
+
+
+def use(clock: Clock) -> Clock:
+    """Go by ``clock`` from now on, and return the one that was in use."""
+    global _clock
+    before, _clock = _clock, clock
+    return before

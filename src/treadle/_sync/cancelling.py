@@ -1,0 +1,141 @@
+"""Waits that a cancellation ends, and what a call can do about being cancelled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from treadle._core import clock
+from treadle._core.cancellation import Scope, current_scope, here
+from treadle._core.settings import check_callable, check_seconds
+from treadle._sync import timekeeper
+from treadle._sync.parker import Parker
+from treadle._sync.timekeeper import Timer
+
+
+def wait(parker: Parker, seconds: float | None = None, poll_seconds: float = math.inf) -> bool:
+    """Wait to be woken, or for ``seconds``; tell which it was. See ``Parker.wait_watchfully``.
+
+    Raises:
+        Cancelled: What runs here was asked to end, before the wait or during it.
+    """
+    scope = current_scope()
+    if scope is None:
+        return parker.wait_watchfully(seconds, poll_seconds)
+    with scope.waking(parker.wake):
+        return parker.wait_watchfully(seconds, poll_seconds)
+
+
+def sleep(seconds: float) -> None:
+    """Sleep like ``time.sleep``, but end at once when the call that runs here is cancelled.
+
+    Args:
+        seconds: 0 or more.
+
+    Raises:
+        Cancelled: What runs here was asked to end, before the sleep or during it.
+        InvalidArgument: ``seconds`` is negative or not a number.
+
+    Example:
+        >>> import treadle
+        >>> treadle.sleep(0.01)
+    """
+    check_seconds("seconds", seconds)
+    deadline = clock.now() + seconds
+    parker = Parker()
+    left = seconds
+    while left >= 0:
+        wait(parker, left)
+        left = deadline - clock.now()
+
+
+@contextmanager
+def on_cancel(callback: Callable[..., object], /, *args: Any) -> Iterator[None]:
+    """Have ``callback(*args)`` called if the call that runs here is cancelled while the block runs.
+
+    This is how a wait that Treadle cannot see is made to end: ``on_cancel(sock.shutdown, socket.SHUT_RDWR)``
+    around a ``recv()``, or ``on_cancel(process.kill)`` around a ``wait()``. The callback runs on another
+    thread, or at once if the cancellation was before. It is called at most once, has ended when the block is
+    left, and is not called after that. An exception it raises is logged. Where nothing can be cancelled, it is
+    never called.
+
+    Args:
+        callback: Should be quick, and not wait for the block to end.
+        args: Its arguments.
+
+    Example:
+        >>> import threading, treadle
+        >>> def wait_for(event):
+        ...     with treadle.on_cancel(event.set):
+        ...         return event.wait()
+        >>> with treadle.TaskGroup() as group:
+        ...     waiting = group.submit(wait_for, threading.Event())
+        ...     group.cancel()
+    """
+    check_callable("callback", callback)
+    scope = current_scope()
+    if scope is None:
+        yield
+        return
+    registration = scope.add(lambda: callback(*args))
+    try:
+        yield
+    finally:
+        if not scope.remove(registration):
+            registration.wait_until_over()
+
+
+@contextmanager
+def shield(seconds: float) -> Iterator[None]:
+    """Let the block run on for up to ``seconds`` although the call that runs here is, or gets, cancelled.
+
+    For the steps that must not be cut short: to roll back, to say goodbye to a server. After ``seconds``,
+    counted from the beginning of the block, the cancellation is felt inside it as well; after the block, at the
+    next check or wait. It does not make anybody wait longer: a run that ends gives its calls ``grace`` seconds,
+    shielded or not.
+
+    Args:
+        seconds: 0 or more.
+
+    Raises:
+        InvalidArgument: ``seconds`` is negative or not a number.
+
+    Example:
+        >>> import treadle
+        >>> with treadle.shield(0.5):
+        ...     treadle.sleep(0.01)
+    """
+    check_seconds("seconds", seconds)
+    outer = current_scope()
+    if outer is None:
+        yield
+        return
+    deadline = clock.now() + seconds
+    inner = Scope()
+    timers: list[Timer] = []
+
+    def pass_on() -> None:
+        timers.append(timekeeper.call_at(deadline, lambda: inner.cancel(outer.reason), may_block=True))
+
+    registration = outer.add(pass_on)
+    with entered(inner):
+        try:
+            yield
+        finally:
+            if not outer.remove(registration):
+                registration.wait_until_over()
+            for timer in timers:
+                timer.cancel()
+
+
+@contextmanager
+def entered(scope: Scope) -> Iterator[None]:
+    """Make ``scope`` the innermost one of this thread while the block runs."""
+    before = here.scope
+    here.scope = scope
+    try:
+        yield
+    finally:
+        here.scope = before
