@@ -1,13 +1,26 @@
 """Treadle: a plain function, many inputs, called many at a time - fast, bounded and fully accounted for."""
 
+from treadle._core.cancellation import check_cancelled
+from treadle._core.hedge import Hedge
 from treadle._core.outcome import Outcome, Stats, Status
+from treadle._core.retry import Retry
+from treadle._run.executor import PoolExecutor
 from treadle._run.mapping import map
 from treadle._run.run import Outcomes, Run
+from treadle._run.task import Task, current_task
+from treadle._run.task_group import TaskGroup, first_success
+from treadle._run.to_thread import to_thread
 from treadle._show.dump import dump
+from treadle._sync.cancelling import on_cancel, shield, sleep
+from treadle._sync.limiter import Limiter
 from treadle.errors import (
     CallCancelled,
     CallNotStarted,
+    CallTimedOut,
+    Cancelled,
+    GroupClosed,
     InvalidArgument,
+    PoolClosed,
     RunClosed,
     TooManyAbandoned,
     TreadleError,
@@ -20,17 +33,34 @@ __version__ = "0.1.0"
 __all__ = [
     "CallCancelled",
     "CallNotStarted",
+    "CallTimedOut",
+    "Cancelled",
+    "GroupClosed",
+    "Hedge",
     "InvalidArgument",
+    "Limiter",
     "Outcome",
     "Outcomes",
+    "PoolClosed",
+    "PoolExecutor",
+    "Retry",
     "Run",
     "RunClosed",
     "Stats",
     "Status",
+    "Task",
+    "TaskGroup",
     "TooManyAbandoned",
     "TreadleError",
     "WorkerLost",
     "WrongType",
+    "check_cancelled",
+    "current_task",
     "dump",
+    "first_success",
     "map",
+    "on_cancel",
+    "shield",
+    "sleep",
+    "to_thread",
 ]

@@ -16,13 +16,17 @@ import treadle
 from treadle import errors
 
 
-def all_errors() -> list[treadle.TreadleError]:
+def all_errors() -> list[BaseException]:
     """One of each."""
-    examples: list[treadle.TreadleError] = [
+    examples: list[BaseException] = [
         errors.TreadleError("text"),
         errors.InvalidArgument("size", "0", "at least 1"),
         errors.WrongType("fn", "5", "callable"),
         errors.RunClosed("fetch", "was closed"),
+        errors.GroupClosed("group", "has ended"),
+        errors.PoolClosed("pool", "was shut down"),
+        errors.CallTimedOut("fetch", 3, 1.5),
+        errors.Cancelled("it was cancelled"),
         errors.CallCancelled("fetch", 3),
         errors.CallNotStarted("fetch", 3),
         errors.WorkerLost("fetch", 3, "MemoryError()"),
@@ -33,7 +37,7 @@ def all_errors() -> list[treadle.TreadleError]:
 
 
 @pytest.mark.parametrize("error", all_errors(), ids=lambda error: type(error).__name__)
-def test_every_error_pickles_and_comes_back_the_same(error: treadle.TreadleError) -> None:
+def test_every_error_pickles_and_comes_back_the_same(error: BaseException) -> None:
     error.add_note("a note")
     for clone in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(clone) is type(error)

@@ -127,6 +127,12 @@ class Scope:
         self.check()
 
 
+def run_callbacks(scopes: list[Scope]) -> None:
+    """Run the callbacks of ``scopes`` that nobody has run yet."""
+    for scope in scopes:
+        scope.run_callbacks()
+
+
 class Seat(Protocol):
     """Where a call is made: what knows the call's scope."""
 

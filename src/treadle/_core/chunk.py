@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from treadle._core.cancellation import Scope
 from treadle._core.describe import annotate, cut_our_frames, describe
 from treadle._core.outcome import Outcome, Status
-from treadle.errors import CallCancelled, CallNotStarted
+from treadle._core.trial import Trial
+from treadle.errors import CallCancelled, CallNotStarted, Cancelled
 
 End = Literal["running", "done", "abandoned"]
 
@@ -20,10 +22,18 @@ class Chunk:
       pop is atomic, so an item has one taker, with or without a GIL.
     - ``results`` and ``failures`` are written by the owner alone, and only grow. The item whose call is
       being made is therefore always ``items[len(results)]``: nothing has to note it.
+    - ``scope`` is made by the owner, when its call first asks for it; who cancels sets ``is_cancelled`` first
+      and then looks for a scope, the owner does it the other way round.
+    - ``delivered`` is the consumer's; ``end`` is the consumer's, and under the crew's lock whoever's seals.
     - everything else changes under the crew's lock.
+
+    Where calls are held to a policy (see ``Trial``), a chunk has one item.
     """
 
-    __slots__ = ("begun", "delivered", "end", "ended", "ends", "failures", "items", "results", "start", "todo")
+    __slots__ = (
+        *("begun", "delivered", "end", "ended", "ends", "failures", "is_cancelled", "items", "results", "scope"),
+        *("start", "todo", "trial", "was_cut"),
+    )
 
     def __init__(self, start: int, items: list[Any] | None = None, todo: list[Any] | None = None) -> None:
         self.start = start
@@ -36,6 +46,10 @@ class Chunk:
         self.ended: float | None = None
         self.ends: list[float] | None = None  # when each call ended, where somebody asked to know
         self.end: End = "running"
+        self.is_cancelled = False
+        self.was_cut = False  # its last call ended because it was asked to
+        self.scope: Scope | None = None
+        self.trial: Trial | None = None
 
     def make_ready(self) -> None:
         """Lay out the items so that a worker can take them."""
@@ -43,6 +57,8 @@ class Chunk:
 
     def fail(self, error: BaseException) -> None:
         """Record that the call being made raised ``error``. Its place in ``results`` is still to be filled."""
+        if self.end == "abandoned":  # nobody reads it any more
+            return
         if self.failures is None:
             self.failures = {}
         self.failures[len(self.results)] = error
@@ -67,14 +83,46 @@ class Chunk:
         keep = len(self.items) - len(stolen)
         tail = Chunk(self.start + keep, self.items[keep:], stolen)
         tail.ends = None if self.ends is None else []
+        tail.trial = None if self.trial is None else Trial(self.trial.places, self.trial.history)
         del self.items[keep:]
         return tail
 
     def freeze(self) -> None:
         """Close the account of a chunk whose worker is still in a call: what it adds now no longer counts."""
+        self.end = "abandoned"
         self.results = list(self.results)
         self.failures = dict(self.failures) if self.failures else None
-        self.end = "abandoned"
+
+    def own_scope(self) -> Scope:
+        """Return the scope of the calls; for the thread that makes them."""
+        scope = self.scope
+        if scope is None:
+            scope = self.scope = Scope()
+            if self.is_cancelled:
+                scope.flag("it was cancelled")
+        return scope
+
+    def flag_cancelled(self, reason: str) -> Scope | None:
+        """Ask the calls to end. Never blocks. Returns the scope if it has callbacks that are still to be run."""
+        self.is_cancelled = True
+        scope = self.scope
+        return scope if scope is not None and scope.flag(reason) else None
+
+    def withdraw_cancelled(self) -> None:
+        """Take back the failure of a call that ended because it was asked to: that is no failure."""
+        last = len(self.results) - 1
+        if self.is_cancelled and self.failures and isinstance(self.failures.get(last), Cancelled):
+            del self.failures[last]
+            self.results.pop()
+            if self.ends:
+                self.ends.pop()
+            self.was_cut = True
+
+    def again(self) -> Chunk:
+        """Return a chunk for another attempt at the same item."""
+        chunk = Chunk(self.start, self.items[:])
+        chunk.make_ready()
+        return chunk
 
     def forget(self) -> None:
         """Let go of everything: an exception's traceback leads back here, by the frame that made its call."""
@@ -91,12 +139,20 @@ class Chunk:
     def status(self, offset: int) -> Status:
         """Return what became of the item at ``offset``, as the account stands."""
         if offset < len(self.results):
-            return "failed" if self.failures and offset in self.failures else "succeeded"
-        return "cancelled" if self.end == "abandoned" and offset == len(self.results) else "not_started"
+            if not (self.failures and offset in self.failures):
+                return "succeeded"
+            return "timed_out" if self.trial is not None and self.trial.is_timed_out else "failed"
+        return "cancelled" if offset == len(self.results) and self.is_cut_short() else "not_started"
+
+    def is_cut_short(self) -> bool:
+        """Tell whether a call had begun and was cancelled, or left behind, without an answer."""
+        if not (self.was_cut or self.end == "abandoned") or len(self.results) >= len(self.items):
+            return False
+        return self.trial is None or self.trial.begun is not None
 
     def outcomes(self, begin: int, end: int, run: str, now: float) -> list[Outcome[Any, Any]]:
         """Return the outcomes of the items from offset ``begin`` to ``end``."""
-        if self.failures or self.ends or self.end != "done" or end > len(self.results):
+        if self.failures or self.ends or self.trial or self.end != "done" or end > len(self.results):
             return [self.outcome(offset, run, now) for offset in range(begin, end)]
         first, seconds = self.start + begin, self.seconds(begin)
         return [
@@ -109,19 +165,25 @@ class Chunk:
     def outcome(self, offset: int, run: str, now: float) -> Outcome[Any, Any]:
         """Return the outcome of the item at ``offset``; ``now`` tells the age of a call left behind."""
         index, item, status = self.start + offset, self.items[offset], self.status(offset)
+        trial = self.trial
+        attempts = 1 if trial is None else trial.attempts
         if status == "succeeded":
-            return Outcome(index, item, status, self.results[offset], seconds=self.seconds(offset))
-        if status == "failed":
+            return Outcome(index, item, status, self.results[offset], None, attempts, self.seconds(offset))
+        if status in ("failed", "timed_out"):
             assert self.failures is not None
             error = self.failures[offset]
             self.name_item(error, offset, run)
-            return Outcome(index, item, status, error=error, seconds=self.seconds(offset))
+            left = trial is not None and trial.is_abandoned
+            return Outcome(index, item, status, None, error, attempts, self.seconds(offset), left)
         if status == "cancelled":
-            age = now - (self.begun or now)
-            return Outcome(index, item, status, error=CallCancelled(run, index), seconds=age, abandoned=True)
+            age = (self.ended or now) - (self.begun or now)
+            cancelled = CallCancelled(run, index)
+            return Outcome(index, item, status, None, cancelled, attempts, age, self.end == "abandoned")
         return Outcome(index, item, status, error=CallNotStarted(run, index), attempts=0)
 
     def name_item(self, error: BaseException, offset: int, run: str) -> None:
         """Put a note on ``error`` that says which item it belongs to, and leave only the user's traceback."""
         cut_our_frames(error)
+        if self.trial is not None:
+            self.trial.tell_history(error)
         annotate(error, f"item {self.start + offset} of run {run!r}: {describe(self.items[offset])}")

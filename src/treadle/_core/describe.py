@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import reprlib
 from typing import Any
 
 _NOTE = "treadle: "
-_ITEM_NOTE = "treadle: item "
+_NUMBERED_NOTE = re.compile(r"treadle: (item|task) \d+ (of [^:]*):")
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 _short = reprlib.Repr()
@@ -31,19 +32,25 @@ def describe_function(fn: object) -> str:
 
 
 def annotate(error: BaseException, text: str) -> None:
-    """Put ``text`` on ``error`` as a note; one that names an item takes the place of an earlier such note.
+    """Put ``text`` on ``error`` as a note; one that names an item takes the place of one of the same run.
 
     A function may raise the same exception object for many items; it then names the last one, and its
-    notes do not pile up.
+    notes do not pile up. An error that passes through several runs is named by each.
     """
     note = _NOTE + text
     try:
         notes: object = getattr(error, "__notes__", None)
-        if isinstance(notes, list) and note.startswith(_ITEM_NOTE):
-            notes[:] = [other for other in notes if not str(other).startswith(_ITEM_NOTE)]
+        if isinstance(notes, list) and (of := _numbered(note)):
+            notes[:] = [other for other in notes if _numbered(str(other)) != of]
         error.add_note(note)
     except Exception:  # an exception that refuses notes keeps its own behaviour
         return
+
+
+def _numbered(note: str) -> str | None:
+    """Return of what run a note names an item; None: it names none."""
+    found = _NUMBERED_NOTE.match(note)
+    return None if found is None else found[2]
 
 
 def cut_our_frames(error: BaseException) -> None:

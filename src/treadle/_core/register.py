@@ -40,6 +40,7 @@ class Living(Protocol):
     """Something with workers. None of these methods may wait for a lock: see ``register``."""
 
     name: str
+    kind: str  # what a person calls it: run, group, executor
 
     def begin_goodbye(self) -> None:
         """Start nothing new; called when the interpreter exits."""

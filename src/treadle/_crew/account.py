@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from treadle._core.chunk import Chunk
+
+if TYPE_CHECKING:
+    from treadle._crew.worker import Worker
 
 
 class Account(Protocol):
@@ -13,11 +16,20 @@ class Account(Protocol):
     def note_done(self, chunk: Chunk) -> None:
         """Take note that all calls of ``chunk`` are made. Called by many workers at once, without the lock."""
 
+    def note_handed_in(self) -> None:
+        """Do what ``note_done`` left to do without the lock, on the same thread, right after it."""
+
     def note_split(self, tail: Chunk) -> None:
         """Take note that ``tail`` was split off an earlier chunk. Under the lock, as all that follow."""
 
     def note_failed(self, chunk: Chunk) -> None:
         """Take note that calls of ``chunk`` failed, before ``note_done``."""
+
+    def note_replaced(self, old: Chunk, new: Chunk) -> None:
+        """Take note that ``new`` stands for ``old``: another attempt at its item."""
+
+    def note_abandoned(self, worker: Worker, chunk: Chunk) -> None:
+        """Take note that ``worker`` was left behind in a call of ``chunk``, while the crew goes on."""
 
     def note_expired(self) -> None:
         """Take note that the crew's deadline has passed."""
@@ -36,7 +48,10 @@ class Nobody:
     """The account of a crew that nobody works with any more."""
 
     def note_done(self, chunk: Chunk) -> None: ...
+    def note_handed_in(self) -> None: ...
     def note_split(self, tail: Chunk) -> None: ...
+    def note_replaced(self, old: Chunk, new: Chunk) -> None: ...
+    def note_abandoned(self, worker: Worker, chunk: Chunk) -> None: ...
     def note_failed(self, chunk: Chunk) -> None: ...
     def note_expired(self) -> None: ...
     def note_broken(self, error: BaseException) -> None: ...

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
+from treadle._core import clock
+from treadle._core.cancellation import Scope, here, run_callbacks
 from treadle._core.chunk import Chunk
 from treadle._crew.account import Account, Nobody
+from treadle._crew.attempts import Attempts
 from treadle._crew.chunking import CHUNK_SECONDS, ChunkSizer
 from treadle._crew.gil import is_gil_enabled
+from treadle._crew.policed import PolicedEngine
+from treadle._crew.policy import Policy
+from treadle._crew.room import Room
+from treadle._crew.watch import Watch
 from treadle._crew.worker import Worker
 from treadle._engines.engine import Engine
+from treadle._sync.aside import run_aside
 from treadle.errors import WorkerLost
 
 _logger = logging.getLogger("treadle")
@@ -29,7 +38,10 @@ class Crew:
         make_engine: Makes the engine that a worker owns.
         sizer: Learns from each chunk.
         account: Hears what happens.
-        deadline: When the crew stops beginning calls, by ``time.monotonic()``.
+        policy: What its calls are held to.
+        deadline: When the crew stops beginning calls, by ``clock.now()``.
+        idle_seconds: How long a worker waits for work before it leaves; None: until the crew stops.
+        prefix: Of the names of its threads.
     """
 
     _nobody = Nobody()  # kept here: at exit, when the last run goes, a module's names may be gone already
@@ -41,18 +53,25 @@ class Crew:
         make_engine: Callable[[], Engine],
         sizer: ChunkSizer,
         account: Account,
+        policy: Policy,
         deadline: float | None = None,
+        idle_seconds: float = math.inf,
+        prefix: str | None = None,
     ) -> None:
         self.lock = threading.Lock()
         self.sizer = sizer
+        self.account = account
+        self.places = here.places  # in limiters: calls share those of whoever asked for them
+        self.room = Room(self)
         self.workers: dict[Worker, None] = {}
         self.is_stopping = False
         self.close_errors: list[BaseException] = []
         self._name = name
         self._max_workers = max_workers
         self._make_engine = make_engine
-        self._account = account
         self._deadline = deadline
+        self._idle_seconds = idle_seconds
+        self._prefix = prefix or f"treadle-{name}-"
         self._queue: deque[Chunk] = deque()
         self._idle: list[Worker] = []
         self._on_its_way: Worker | None = None
@@ -61,12 +80,32 @@ class Crew:
         self._keep_before = 0
         self._still_at_it = 0  # after stop(): workers that had a call in their hands, and have not come back
         self._gil = is_gil_enabled()
+        self.attempts = Attempts(self, policy, name) if policy.is_needed else None
+        self._watch = None if self.attempts is None else Watch(self, self.attempts, name)
 
     # What the run asks of its crew
 
     def submit(self, chunks: list[Chunk]) -> None:
         """Have the calls of ``chunks`` made, unless the crew is stopping."""
         self._queue.extend(chunks)
+        if self._may_need_help():
+            self._help()
+
+    def enqueue(self, chunk: Chunk, first: bool = False) -> None:
+        """Put ``chunk`` into the queue again, unless the crew is stopping; who does so sends help. Under the lock."""
+        if not self.is_stopping:
+            (self._queue.appendleft if first else self._queue.append)(chunk)
+
+    def withdraw(self, chunk: Chunk) -> bool:
+        """Take ``chunk`` out of the queue, unless a worker has done so. Under the lock."""
+        try:
+            self._queue.remove(chunk)
+        except (ValueError, IndexError):  # the latter where others take from it meanwhile
+            return False
+        return bool(chunk.todo)
+
+    def send_help(self) -> None:
+        """Send a worker to the work that waits, if there is any."""
         if self._may_need_help():
             self._help()
 
@@ -98,7 +137,7 @@ class Crew:
 
     def can_stall(self) -> bool:
         """Tell whether calls may wait behind one that turned out slow, though a worker could be had for them."""
-        if self._queue and (self._idle or len(self.workers) < self._max_workers):
+        if self._queue and (self._idle or self._has_room()):
             return True
         # Also what such a chunk has done already should not wait for the rest of it.
         return self.sizer.was_ever_large and any(len(chunk.items) > 1 for chunk in self.chunks_in_hand())
@@ -109,12 +148,13 @@ class Crew:
 
     def chunks_in_hand(self) -> list[Chunk]:
         """Return the chunks whose calls are being made."""
-        return [chunk for worker in list(self.workers) if (chunk := worker.chunk) is not None]
+        return [chunk for worker in list(self.workers) for chunk in worker.in_hand()]
 
-    def stop(self, keep_before: int = 0) -> None:
-        """Begin no further call, and let every worker leave. Called under the lock.
+    def stop(self, reason: str = "its run has ended", keep_before: int = 0) -> None:
+        """Begin no further call, ask those in hand to end, and let every worker leave. Called under the lock.
 
         Args:
+            reason: What the calls are told.
             keep_before: A chunk in a worker's hands that starts before this index is still worked off.
         """
         if self.is_stopping:
@@ -122,26 +162,58 @@ class Crew:
             return
         self._keep_before = keep_before
         self.is_stopping = True
+        given_up = self.attempts.give_up(list(self._queue)) if self.attempts is not None else []
         self._queue.clear()
+        cancelled: list[Chunk] = []
         for worker in self.workers:
-            if (chunk := worker.chunk) is not None:
+            if chunks := worker.in_hand():
                 self._still_at_it += 1
-                if chunk.start >= keep_before:
-                    chunk.todo.clear()
-                worker.engine.interrupt()
+                cancelled += [chunk for chunk in chunks if chunk.start >= keep_before]
+        self.cancel_chunks(cancelled, reason)
+        for chunk in given_up:
+            self.account.note_done(chunk)
         if self._on_its_way is not None:  # whoever sent it may have been interrupted before waking it
             self._on_its_way.parker.wake()
         self._dismiss_one()
 
+    def cancel_chunks(self, chunks: list[Chunk], reason: str) -> None:
+        """Ask calls to end, and begin none of their chunks any more. Called under the lock."""
+        scopes: list[Scope] = []
+        for chunk in chunks:
+            chunk.todo.clear()
+            if (scope := chunk.flag_cancelled(reason)) is not None:
+                scopes.append(scope)
+        for worker in self.workers:
+            if worker.chunk in chunks:
+                worker.engine.interrupt()
+        if scopes:  # callbacks of the user's: not under our lock, and they may take their time
+            run_aside(f"{self._name}-cancel", partial(run_callbacks, scopes))
+
     def abandon(self) -> list[tuple[Worker, Chunk]]:
         """Give up on the workers that are still in a call, and return them. Called under the lock."""
-        left_behind = [(worker, chunk) for worker in self.workers if (chunk := worker.chunk) is not None]
-        for worker, chunk in left_behind:
-            worker.is_abandoned = True
+        left_behind = [(worker, chunk) for worker in self.workers for chunk in worker.in_hand()]
+        self.cancel_chunks([chunk for _, chunk in left_behind if not chunk.is_cancelled], "its run has ended")
+        for worker, _ in left_behind:
+            if worker in self.workers:
+                self.give_up(worker)
+        return left_behind
+
+    def give_up(self, worker: Worker) -> None:
+        """Leave ``worker`` behind with the calls in its hands: another may take its place. Called under the lock."""
+        worker.is_abandoned = True
+        for chunk in worker.in_hand():
             chunk.todo.clear()
             chunk.freeze()
-            del self.workers[worker]
-        return left_behind
+        del self.workers[worker]
+        if self.is_stopping:
+            self._still_at_it -= 1
+
+    def settle_lost(self, chunk: Chunk) -> None:
+        """Settle what stands for a call that was left behind while the crew goes on."""
+        chunk.ended = perf_counter()
+        self._settle(chunk)
+        self.account.note_handed_in()
+        self.send_help()
 
     def close_after_fork(self) -> None:
         """Forget the workers, who do not exist in a forked child. The old lock may be held by one of them."""
@@ -155,27 +227,32 @@ class Crew:
 
     def detach(self) -> None:
         """Forget the account: its owner is gone, and would otherwise live in a circle with its crew."""
-        self._account = self._nobody
+        self.account = self._nobody
 
     # What a worker says to its crew
 
     def exchange(self, worker: Worker, finished: Chunk | None) -> Chunk | None:
         """Hand in what ``worker`` has finished, and return what it is to do next; None: leave."""
         if finished is not None:
-            self._hand_in(worker, finished)
+            self.hand_in(worker, finished)
+            if worker.is_abandoned:
+                return None
         if worker.is_on_its_way or worker.is_opening:
             with self.lock:
                 self._note_arrival(worker)
-        if self._deadline is not None and time.monotonic() >= self._deadline:
+        if self._deadline is not None and clock.now() >= self._deadline:
             with self.lock:
-                self._account.note_expired()
+                self.account.note_expired()
         chunk: Chunk | None
-        try:
-            chunk = self._queue.popleft()
-        except IndexError:
-            chunk = self._wait_for_work(worker)
-            if chunk is None:
-                return None
+        if len(self.workers) > self._max_workers:  # more than there should be: for work that others wait for
+            chunk = self.room.take_awaited(worker)
+        else:
+            try:
+                chunk = self._queue.popleft()
+            except IndexError:
+                chunk = self._wait_for_work(worker)
+        if chunk is None:
+            return None
         chunk.begun = perf_counter()
         worker.chunk = chunk
         if self.is_stopping:  # since before stop() could see what we took
@@ -198,7 +275,7 @@ class Crew:
         """Take note that ``worker`` could not get ready: a run without its resources is no run."""
         with self.lock:
             self._note_arrival(worker)
-            self._account.note_broken(error)
+            self.account.note_broken(error)
 
     def report_lost(self, worker: Worker, error: BaseException) -> None:
         """Take note that ``worker`` dies: the item in its hands failed, the others wait again."""
@@ -209,16 +286,22 @@ class Crew:
             self.workers.pop(worker, None)
             if chunk is None or worker.is_abandoned:
                 return
+            if len(chunk.results) + len(chunk.todo) == len(chunk.items) and chunk.todo:
+                chunk.todo.pop()  # it died before it began one: were none lost, this could go on for ever
             rest = chunk.split(len(chunk.todo))
-            if len(chunk.results) < len(chunk.items):
-                chunk.fail(WorkerLost(self._name, chunk.start + len(chunk.results), repr(error)))
-                chunk.results.append(None)
+            self.mark_lost(chunk, error)
             if rest is not None:
-                self._account.note_split(rest)
+                self.account.note_split(rest)
                 if not self.is_stopping:
                     self._queue.appendleft(rest)
-        self._hand_in(worker, chunk)
+        self.hand_in(worker, chunk)
         self._help()
+
+    def mark_lost(self, chunk: Chunk, error: BaseException) -> None:
+        """Record that the call being made of ``chunk`` was lost with its worker."""
+        if len(chunk.results) < len(chunk.items):
+            chunk.fail(WorkerLost(self._name, chunk.start + len(chunk.results), repr(error)))
+            chunk.results.append(None)
 
     def report_left(self, worker: Worker, error: BaseException | None) -> None:
         """Take note that ``worker`` has gone; ``error`` is what closing its engine raised."""
@@ -233,36 +316,50 @@ class Crew:
             if self.is_stopping:
                 self._dismiss_one()
             if self.is_stopping and not self.workers:
-                self._account.note_quieter()
-        self._account.note_left()
+                self.account.note_quieter()
+        self.account.note_left()
 
     # Without the lock
 
-    def _hand_in(self, worker: Worker, chunk: Chunk) -> None:
+    def hand_in(self, worker: Worker, chunk: Chunk) -> None:
+        """Take what ``worker`` has finished, and pass it on to the account, if it is final."""
         chunk.ended = perf_counter()
         self.sizer.observe(chunk)
-        if chunk.failures or self.is_stopping:
-            with self.lock:
-                if worker.is_abandoned:
-                    worker.chunk = None
-                    return  # the account was closed without it
+        if chunk.trial is None and not (chunk.failures or self.is_stopping):
+            self.account.note_done(chunk)
+        else:
+            self._settle(chunk, worker)
+        worker.chunk = None
+        self.account.note_handed_in()
+
+    def _settle(self, chunk: Chunk, worker: Worker | None = None) -> None:
+        """Settle what is not a plain success. ``worker``: who made the call, unless it was left behind."""
+        delay = None
+        if self.attempts is not None and not (worker is not None and worker.is_abandoned):
+            delay = self.attempts.close(chunk)
+        with self.lock:
+            if worker is not None and worker.is_abandoned:
+                return  # the account was closed without it
+            chunk.withdraw_cancelled()
+            if self.attempts is None or self.attempts.settle(chunk, delay):
                 if chunk.failures:
-                    self._account.note_failed(chunk)
-                self._account.note_done(chunk)
+                    self.account.note_failed(chunk)
+                self.account.note_done(chunk)
+            if worker is not None:
                 worker.chunk = None
-                if self.is_stopping:
+                if self.is_stopping and not worker.outer:
                     self._still_at_it -= 1
                     if self._still_at_it <= 0:
-                        self._account.note_quieter()
-            return
-        self._account.note_done(chunk)
-        worker.chunk = None
+                        self.account.note_quieter()
 
     def _may_need_help(self) -> bool:
         """Tell, at a glance, whether another worker should be sent. Never wrongly says no for good: see README.md."""
-        if self._on_its_way is not None or not (self._idle or len(self.workers) < self._max_workers):
+        if self._on_its_way is not None or not (self._idle or self._has_room()):
             return False
         return self._is_help_worthwhile()
+
+    def _has_room(self) -> bool:
+        return len(self.workers) < self._max_workers + self.room.spare
 
     def _is_help_worthwhile(self) -> bool:
         if not self.workers or len(self._idle) == len(self.workers):
@@ -306,7 +403,7 @@ class Crew:
             is_news = enough < self._max_workers
             self._max_workers = max(1, enough)
             if enough == 0:
-                self._account.note_broken(error)
+                self.account.note_broken(error)
         if enough and is_news:
             _logger.warning("run %r goes on with %d workers: no further thread starts (%s)", self._name, enough, error)
 
@@ -321,10 +418,15 @@ class Crew:
                 with self.lock:
                     self._note_arrival(worker)
                 return chunk
-            while worker.is_idle and not self.is_stopping:  # a wake-up may be an old one
-                worker.parker.wait()
+            is_news = True
+            while is_news and worker.is_idle and not self.is_stopping:  # a wake-up may be an old one
+                is_news = worker.parker.wait_watchfully(poll_seconds=self._idle_seconds)
             with self.lock:
+                is_surplus = worker.is_idle and not is_news
                 self._note_arrival(worker)
+                if is_surplus:
+                    self.workers.pop(worker, None)
+                    return None
         return None
 
     def _take(self) -> Chunk | None:
@@ -341,7 +443,7 @@ class Crew:
             # Half of it: the rest stays with its owner, and either part can be split again.
             tail = victim.split((len(victim.todo) + 1) // 2)
             if tail is not None:
-                self._account.note_split(tail)
+                self.account.note_split(tail)
             return tail
 
     # Under the lock
@@ -377,7 +479,10 @@ class Crew:
             worker = self._pop_idle()
             worker.is_on_its_way = True
         else:
-            worker = Worker(self, self._make_engine(), f"treadle-{self._name}-{self._started}")
+            engine = self._make_engine()
+            if self._watch is not None and self.attempts is not None:
+                engine = PolicedEngine(engine, self.attempts.policy.limiter, self._watch)
+            worker = Worker(self, engine, f"{self._prefix}{self._started}")
             self._started += 1
             self.workers[worker] = None
         self._on_its_way = worker

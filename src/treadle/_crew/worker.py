@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk
 from treadle._engines.engine import Engine
 from treadle._sync.parker import Parker
@@ -21,21 +22,15 @@ class Worker:
     """
 
     __slots__ = (
-        "_crew",
-        "chunk",
-        "engine",
-        "is_abandoned",
-        "is_idle",
-        "is_on_its_way",
-        "is_opening",
-        "parker",
+        *("chunk", "crew", "engine", "is_abandoned", "is_idle", "is_on_its_way", "is_opening", "outer", "parker"),
         "thread",
     )
 
     def __init__(self, crew: Crew, engine: Engine, name: str) -> None:
-        self._crew = crew
+        self.crew = crew
         self.engine = engine
         self.chunk: Chunk | None = None
+        self.outer: list[Chunk] = []  # whose calls wait for the one in ``chunk``, made on top of them
         self.is_abandoned = False
         self.is_on_its_way = True  # woken or started, and not arrived yet
         self.is_opening = False
@@ -44,8 +39,22 @@ class Worker:
         # A daemon, so that a stuck call cannot hold the interpreter's exit; the register says goodbye instead.
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
 
+    def in_hand(self) -> list[Chunk]:
+        """Return the chunks whose calls are being made, the innermost last. May be asked by any thread."""
+        chunk = self.chunk
+        return [*self.outer, chunk] if chunk is not None else self.outer[:]
+
+    def call_scope(self) -> Scope | None:
+        """Return the scope of the call being made here; for this thread."""
+        return None if self.chunk is None else self.chunk.own_scope()
+
+    def current_task(self) -> Any:
+        """Return the task whose call is being made here; for this thread."""
+        return getattr(self.chunk, "task", None)
+
     def _work(self) -> None:
-        crew, engine = self._crew, self.engine
+        crew, engine = self.crew, self.engine
+        here.seat, here.places = self, crew.places
         crew.report_opening(self)
         try:
             engine.open()
@@ -67,4 +76,4 @@ class Worker:
             self.engine.close()
         except BaseException as raised:
             error = raised
-        self._crew.report_left(self, error)
+        self.crew.report_left(self, error)

@@ -61,7 +61,7 @@ class AsyncStream(AsyncIterator[T]):
         stalled = False
         try:
             while (batch := self._delivery.step(stalled)) is None:
-                stalled = not await parker.wait(self._delivery.wait_seconds)
+                stalled = not await parker.wait(self._delivery.least_wait())
         except BaseException:  # cancelled, above all: the run stops, the loop is not kept waiting
             self._course.end_now(is_orphaned=False)
             raise

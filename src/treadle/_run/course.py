@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from treadle._core import register
+from treadle._core import clock, register
+from treadle._core.cancellation import Registration, Scope, current_scope
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, describe
 from treadle._core.outcome import Stats
@@ -19,32 +19,20 @@ from treadle._core.register import WorkerState
 from treadle._core.settings import Settings
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
+from treadle._crew.onlook import LeftBehind, in_hand, states_of
+from treadle._crew.policy import Policy
 from treadle._crew.worker import Worker
 from treadle._engines.engine import CallPlan, Engine
 from treadle._run.intake import Intake
 from treadle._run.ledger import Ledger
+from treadle._sync import timekeeper
 from treadle._sync.parker import Parker, Waker
-from treadle.errors import TooManyAbandoned
+from treadle.errors import Cancelled, TooManyAbandoned
 
 _logger = logging.getLogger("treadle")
 
 # How long to wait for another thread to say the last word about a run (to end its display, say).
 AFTERMATH_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class LeftBehind:
-    """A call that was being made when somebody looked; kept of those that were left behind."""
-
-    thread: threading.Thread
-    index: int
-    item: object
-    begun: float
-
-    def state(self, is_abandoned: bool) -> WorkerState:
-        """Return it as it stands now."""
-        age = perf_counter() - self.begun
-        return WorkerState(self.thread.name, self.thread.ident, self.index, describe(self.item), age, is_abandoned)
 
 
 class Course:
@@ -58,15 +46,23 @@ class Course:
     without a lock, when nothing of the run will change any more.
     """
 
+    kind = "run"
+
     def __init__(
-        self, settings: Settings, plan: CallPlan, make_engine: Callable[[], Engine], items: Iterator[Any]
+        self,
+        settings: Settings,
+        policy: Policy,
+        plan: CallPlan,
+        make_engine: Callable[[], Engine],
+        items: Iterator[Any],
     ) -> None:
         self.settings = settings
         self.name = settings.name
         self.ledger = Ledger(settings.ordered)
-        self.deadline = None if settings.timeout is None else time.monotonic() + settings.timeout
-        sizer = ChunkSizer(settings.max_workers, settings.chunksize, settings.buffersize)
-        self.crew = Crew(self.name, settings.max_workers, make_engine, sizer, self, self.deadline)
+        self.deadline = None if settings.timeout is None else clock.now() + settings.timeout
+        # Where calls are held to a policy, each is a chunk of its own.
+        sizer = ChunkSizer(settings.max_workers, 1 if policy.is_needed else settings.chunksize, settings.buffersize)
+        self.crew = Crew(self.name, settings.max_workers, make_engine, sizer, self, policy, self.deadline)
         self.intake = Intake(items, self.ledger, self.crew)
         self.waker: Waker = Parker()
         self.is_sealed = False
@@ -90,6 +86,8 @@ class Course:
         self._ender = 0
         self._began = perf_counter()
         self._seconds: float | None = None
+        self._outer = current_scope()
+        self._registration: Registration | None = None
         register.enroll(self)
 
     # Going on
@@ -97,6 +95,17 @@ class Course:
     def use_feeder(self, context: Context) -> None:
         """Advance the input on a thread of its own from now on."""
         self.intake.start_feeder(self.name, context, self._wake_consumer)
+
+    def follow_outer(self) -> None:
+        """Stop when the call or group is cancelled that this run is a part of."""
+        if (outer := self._outer) is not None:
+            course = weakref.ref(self)
+            self._registration = outer.add(lambda: _cancel(course, outer))
+
+    def cancel(self, reason: str) -> None:
+        """Stop, since what this run is a part of was cancelled."""
+        with self.crew.lock:
+            self.stop(Cancelled(reason))
 
     def fail_fast(self) -> None:
         """Let the first failure stop the run, also one that has happened already. Called under the lock."""
@@ -111,10 +120,19 @@ class Course:
         if self.crew.is_stopping:
             return
         self.ending = ending
-        self._stop_deadline = time.monotonic() + self.settings.grace
-        self.crew.stop(keep_before)
+        now = clock.now()
+        self._stop_deadline = now + self.settings.grace
+        self.crew.stop(_reason(self.name, ending), keep_before)
+        if keep_before and not self.crew.is_quiet():
+            # They come before the failure: if they do not end by themselves soon, they are asked to.
+            timekeeper.call_at(now + self.settings.grace / 2, self._cancel_rest)
         self.intake.wake()
         self._wake()
+
+    def _cancel_rest(self) -> None:
+        with self.crew.lock:
+            rest = [chunk for chunk in self.crew.chunks_in_hand() if not chunk.is_cancelled]
+            self.crew.cancel_chunks(rest, _reason(self.name, self.ending))
 
     def is_quiet(self) -> bool:
         """Tell whether nothing runs any more that one should wait for. Called under the lock."""
@@ -124,7 +142,7 @@ class Course:
 
     def seconds_of_grace(self) -> float:
         """Return how long a stopping run may still wait for its calls."""
-        return self._stop_deadline - time.monotonic()
+        return self._stop_deadline - clock.now()
 
     def end(self, ending: BaseException | None) -> None:
         """Stop, wait for what runs as long as ``grace`` allows, and seal. Harmless after the end."""
@@ -189,26 +207,31 @@ class Course:
                 return
             self.crew.stop()
             left = self.crew.abandon()
-            self._abandoned = [call for worker, chunk in left if (call := _in_hand(worker, chunk))]
+            late = [call for worker, chunk in left if (call := in_hand(worker, chunk))]
+            self._abandoned += late
             if threading.get_ident() == self.consumer:  # nobody else may touch what the consumer iterates
                 self.ledger.settle_batch()
-            self.ledger.close([chunk for _, chunk in left])
+            self.ledger.close([chunk for _, chunk in left if not _is_copy(chunk)])
             self.is_sealed = True
         self._end_up()
         still_opening = [worker.thread.name for worker in list(self.crew.workers) if worker.is_opening]
         if still_opening and self._has_resource:  # such a run was waited for, as long as its grace was
             _logger.warning("run %r leaves %s behind, still getting ready", self.name, ", ".join(still_opening))
-        for call in self._abandoned:
+        for call in late:
             state = call.state(is_abandoned=True)
             _logger.warning(
                 "run %r leaves a thread behind: the call for item %d (%s) still runs after %.1f s in %s",
                 *(self.name, state.index, state.item, state.seconds, state.thread),
             )
-        if len(self._abandoned) > self.settings.max_abandoned:
-            self.too_many = TooManyAbandoned(self.name, len(self._abandoned), self.settings.max_abandoned)
-            if self.ending is not None:
-                annotate(self.ending, str(self.too_many))
+        self._check_abandoned()
+        if self.too_many is not None and self.ending is not None and self.ending is not self.too_many:
+            annotate(self.ending, str(self.too_many))
         self._over.set()
+
+    def _check_abandoned(self) -> None:
+        stuck = sum(call.thread.is_alive() for call in self._abandoned)
+        if stuck > self.settings.max_abandoned and self.too_many is None:
+            self.too_many = TooManyAbandoned(self.name, stuck, self.settings.max_abandoned)
 
     def finish(self) -> bool:
         """Dismiss the crew after the last outcome was delivered, and tell whether that is all.
@@ -226,6 +249,8 @@ class Course:
 
     def _end_up(self) -> None:
         self._ender = threading.get_ident()
+        if self._outer is not None and self._registration is not None:
+            self._outer.remove(self._registration)
         self._seconds = perf_counter() - self._began
         if not self._abandoned:  # the ones left behind are shown by dump() until they end
             register.dismiss(self)
@@ -252,6 +277,24 @@ class Course:
             self._first_failure = (chunk, min(chunk.failures))
             if self.fails_fast:
                 self._stop_for_failure(*self._first_failure)
+
+    def note_handed_in(self) -> None:
+        """Do nothing: the consumer does it."""
+
+    def note_replaced(self, old: Chunk, new: Chunk) -> None:
+        """Let ``new`` take the place of ``old`` in the account, and in what is waited for."""
+        new.ends = None
+        self.ledger.add(new)
+        if self.awaited is old:
+            self.awaited = new
+
+    def note_abandoned(self, worker: Worker, chunk: Chunk) -> None:
+        """Count a call that was left behind, and stop if there are too many."""
+        if (call := in_hand(worker, chunk)) is not None:
+            self._abandoned.append(call)
+        self._check_abandoned()
+        if self.too_many is not None:
+            self.stop(self.too_many)
 
     def note_split(self, tail: Chunk) -> None:
         """Open the account of ``tail``."""
@@ -334,28 +377,28 @@ class Course:
     def worker_states(self) -> Iterable[WorkerState]:
         """Return what each worker is doing, the ones left behind too; takes no lock."""
         states = [call.state(is_abandoned=True) for call in list(self._abandoned) if call.thread.is_alive()]
-        for worker in list(self.crew.workers):
-            chunk = worker.chunk
-            call = None if chunk is None else _in_hand(worker, chunk)
-            idle = WorkerState(worker.thread.name, worker.thread.ident)
-            states.append(idle if call is None else call.state(is_abandoned=False))
-        return states
+        return states + states_of(list(self.crew.workers))
 
     def stats(self) -> Stats:
         """Return the account as it stands; takes no lock, so counts may be moments apart."""
         ledger, crew = self.ledger, self.crew
-        succeeded, failed = ledger.succeeded, ledger.failed
-        uncounted = [] if self.is_sealed else list(ledger.done) + crew.chunks_in_hand()
+        succeeded, failed, late = ledger.succeeded, ledger.failed, 0
+        # A call that is held to a policy may yet be made again: it counts once it is done.
+        in_hands = [chunk for chunk in crew.chunks_in_hand() if chunk.trial is None]
+        uncounted = [] if self.is_sealed else list(ledger.done) + in_hands
         for chunk in {id(chunk): chunk for chunk in uncounted}.values():
             bad = len(chunk.failures) if chunk.failures else 0
             failed += bad
+            late += bad if chunk.trial is not None and chunk.trial.is_timed_out else 0
             succeeded += len(chunk.results) - bad
         return Stats(
             taken=ledger.taken,
             succeeded=succeeded,
-            failed=failed,
+            failed=failed - late,
+            timed_out=ledger.timed_out + late,
             cancelled=ledger.cancelled,
             not_started=ledger.not_started,
+            retried=0 if crew.attempts is None else crew.attempts.retried,
             abandoned=len(self._abandoned),
             running=len(crew.chunks_in_hand()),
             workers=len(crew.workers),
@@ -364,10 +407,15 @@ class Course:
         )
 
 
-def _in_hand(worker: Worker, chunk: Chunk) -> LeftBehind | None:
-    """Return what ``worker`` is doing with ``chunk``, or None if it is through with it."""
-    items, begun = chunk.items, chunk.begun
-    offset = len(chunk.results)
-    if begun is None or offset >= len(items):
-        return None
-    return LeftBehind(worker.thread, chunk.start + offset, items[offset], begun)
+def _cancel(course: weakref.ref[Course], scope: Scope) -> None:
+    if (target := course()) is not None:
+        target.cancel(scope.reason)
+
+
+def _reason(name: str, ending: BaseException | None) -> str:
+    return f"run {name!r} " + ("was closed" if ending is None else f"ended with {describe(ending)}")
+
+
+def _is_copy(chunk: Chunk) -> bool:
+    """Tell whether the account knows another chunk for the same item: a hedge's."""
+    return chunk.trial is not None and (chunk.trial.is_void or chunk.trial.original is not None)

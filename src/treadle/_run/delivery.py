@@ -7,15 +7,19 @@ leaves the chain usable (an error of the chain's own source would end it without
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+from treadle._core import clock
 from treadle._core.chunk import Chunk
 from treadle._core.describe import describe
+from treadle._crew.room import making_room
 from treadle._run.course import Course
+from treadle._sync import cancelling
 from treadle._sync.parker import Parker
 from treadle.errors import RunClosed
 
@@ -77,7 +81,9 @@ class Delivery(Iterator[Iterator[Any]]):
         self._polls = 0
         self._most = MAX_BATCH_ITEMS
         self._handed_over = 0.0
-        self.wait_seconds: float | None = None  # after ``step`` returned None: how long to wait at most
+        # After ``step`` returned None: how long to wait at most, by the clock in use and by the machine's.
+        self.wait_seconds: float | None = None
+        self.poll_seconds = math.inf
 
     def __next__(self) -> Iterator[Any]:
         parker = Parker()
@@ -85,7 +91,8 @@ class Delivery(Iterator[Iterator[Any]]):
         try:
             stalled = False
             while (batch := self.step(stalled)) is None:
-                stalled = not parker.wait_watchfully(self.wait_seconds)
+                with making_room():
+                    stalled = not cancelling.wait(parker, self.wait_seconds, self.poll_seconds)
         except BaseException as error:  # Ctrl-C above all: the run ends, its account is exact
             self._course.end(error)
             self._course.is_ending_told = True
@@ -94,6 +101,11 @@ class Delivery(Iterator[Iterator[Any]]):
         if isinstance(batch, _End):
             raise StopIteration
         return batch
+
+    def least_wait(self) -> float | None:
+        """Return how long to wait after ``step`` returned None, where both are the machine's seconds."""
+        least = min(math.inf if self.wait_seconds is None else self.wait_seconds, self.poll_seconds)
+        return None if least == math.inf else least
 
     def step(self, stalled: bool) -> Iterator[Any] | _End | None:
         """Return the next batch, ``END``, or None if one has to wait for it. Does not wait itself.
@@ -237,10 +249,11 @@ class Delivery(Iterator[Iterator[Any]]):
     def _finish(self) -> Iterator[Any] | _End | None:
         """End a run whose last result was delivered: with the input's error, if it had one."""
         course = self._course
-        in_time = course.deadline is None or time.monotonic() < course.deadline
+        in_time = course.deadline is None or clock.now() < course.deadline
         if not course.finish() and in_time:
             course.awaited = True
-            self.wait_seconds = None if course.deadline is None else course.deadline - time.monotonic()
+            self.poll_seconds = math.inf
+            self.wait_seconds = None if course.deadline is None else course.deadline - clock.now()
             return None
         course.crew.lock.release()
         try:
@@ -264,12 +277,13 @@ class Delivery(Iterator[Iterator[Any]]):
             course.awaited = True
             waits.append(course.seconds_of_grace())
         elif course.deadline is not None:
-            if (left := course.deadline - time.monotonic()) <= 0:
+            if (left := course.deadline - clock.now()) <= 0:
                 course.stop(course.timeout_error())
                 left = 0.0
             waits.append(left)
+        self.poll_seconds = math.inf
         if course.crew.can_stall():
-            waits.append(min(MAX_POLL_SECONDS, MIN_POLL_SECONDS * 2 ** min(self._polls, 10)))
+            self.poll_seconds = min(MAX_POLL_SECONDS, MIN_POLL_SECONDS * 2 ** min(self._polls, 10))
         self.wait_seconds = min(waits, default=None)
 
     # Without it

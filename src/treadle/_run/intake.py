@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from treadle._core.chunk import Chunk
+from treadle._core.trial import Trial
 from treadle._crew.crew import Crew
 from treadle._run.ledger import Ledger
 from treadle._sync.parker import Parker
@@ -114,6 +115,8 @@ class Intake:
         chunk = Chunk(index, items)
         chunk.ends = [] if self.is_timed and len(items) > 1 else None
         chunk.make_ready()
+        if self._crew.attempts is not None:
+            chunk.trial = Trial(self._crew.places)
         return chunk
 
     def _feed(self) -> None:

@@ -49,6 +49,7 @@ class Ledger:
         self.consumed = 0
         self.succeeded = 0
         self.failed = 0
+        self.timed_out = 0
         self.cancelled = 0
         self.not_started = 0
         self.done: deque[Chunk] = deque()
@@ -85,8 +86,10 @@ class Ledger:
         succeeded = len(chunk.results) - failed
         if not (self._ordered or (self._ready and self._ready[-1] is chunk)):
             self._ready.append(chunk)
-        # No call from here on, so that no Ctrl-C can part these three: a repetition must not count twice.
-        self.failed += failed
+        late = failed if chunk.trial is not None and chunk.trial.is_timed_out else 0
+        # No call from here on, so that no Ctrl-C can part these: a repetition must not count twice.
+        self.timed_out += late
+        self.failed += failed - late
         self.succeeded += succeeded
         chunk.end = end
 
@@ -98,7 +101,7 @@ class Ledger:
             self._settle(chunk, "abandoned")
         for chunk in self.chunks.values():
             open_calls = len(chunk.items) - len(chunk.results)
-            running = int(chunk.end == "abandoned" and open_calls > 0)
+            running = int(chunk.is_cut_short())
             self.cancelled += running
             self.not_started += open_calls - running
             self.taken = max(self.taken, chunk.start + len(chunk.items))  # an interrupted intake had no time to

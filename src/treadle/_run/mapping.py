@@ -8,7 +8,10 @@ from contextvars import copy_context
 from inspect import iscoroutinefunction
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
+from treadle._core.cancellation import check_cancelled
 from treadle._core.describe import describe, describe_function
+from treadle._core.hedge import Hedge
+from treadle._core.retry import Retry
 from treadle._core.settings import (
     DEFAULT_GRACE_SECONDS,
     DEFAULT_MAX_WORKERS,
@@ -17,11 +20,13 @@ from treadle._core.settings import (
     Settings,
     check_callable,
 )
+from treadle._crew.policy import Policy
 from treadle._engines.engine import CallPlan
 from treadle._engines.inline import InlineEngine
 from treadle._run.course import Course
 from treadle._run.run import Run
 from treadle._show.progress import show_progress
+from treadle._sync.limiter import Limiter
 from treadle.errors import InvalidArgument, WrongType
 
 A = TypeVar("A")
@@ -37,7 +42,11 @@ class MapOptions(TypedDict, total=False):
     ordered: bool
     buffersize: int | None
     chunksize: int | None
+    call_timeout: float | None
     timeout: float | None
+    retry: Retry | None
+    limiter: Limiter | None
+    hedge: Hedge | None
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     intake: Intake
@@ -100,7 +109,11 @@ def map(
     ordered: bool = True,
     buffersize: int | None = None,
     chunksize: int | None = None,
+    call_timeout: float | None = None,
     timeout: float | None = None,
+    retry: Retry | None = None,
+    limiter: Limiter | None = None,
+    hedge: Hedge | None = None,
     initializer: Callable[..., object] | None = None,
     initargs: tuple[Any, ...] = (),
     resource: Callable[[], Any] | None = None,
@@ -133,8 +146,15 @@ def map(
             One given also caps the chunks.
         chunksize: Items a worker takes in one go. By default found by measuring: 1 for calls of a
             millisecond or more, up to 2,048 for tiny ones. Idle workers take calls over from busy ones.
+        call_timeout: Seconds for one call. A call that takes longer is asked to end (see ``check_cancelled``) and
+            counts as ``timed_out``, with ``CallTimedOut`` for its error, whatever it returns later; if it does
+            not end within ``grace``, its thread is left behind and another takes its place. With
+            ``call_timeout``, ``retry``, ``limiter`` or ``hedge`` a worker takes one call at a time.
         timeout: Seconds for the whole run, from now; a result that is not there by then raises
             ``TimeoutError``.
+        retry: When a failed call is made again; what the last attempt comes to is the item's outcome.
+        limiter: The gate that every call passes, first tries and retries alike; may be shared with others.
+        hedge: When a slow call is started a second time. Only for functions that may be called twice.
         initializer: Called once by each worker before its first call, with ``initargs``.
         initargs: Arguments of ``initializer``.
         resource: Opens what must not be shared between threads, such as a connection. Each worker opens one
@@ -150,7 +170,7 @@ def map(
         name: For logs, displays and thread names; the function's name unless given.
         grace: Seconds that running calls may take to end after a failure, a close, a timeout or Ctrl-C.
             What is still stuck then is left behind.
-        max_abandoned: Calls left behind at most; more end the run with ``TooManyAbandoned``. By default
+        max_abandoned: Calls left behind and still stuck at most; more end the run with ``TooManyAbandoned``. By default
             ``max_workers``.
 
     Raises:
@@ -181,17 +201,22 @@ def map(
         grace=grace,
         max_abandoned=workers if max_abandoned is None else max_abandoned,
     )
+    policy = Policy(call_timeout, retry, limiter, hedge, settings.grace, settings.max_abandoned)
     items = _join(iterables, strict)
     plan = CallPlan(fn, copy_context(), len(iterables) > 1, initializer, tuple(initargs), resource)
-    return start_run(settings, plan, items, _total(iterables))
+    return start_run(settings, policy, plan, items, _total(iterables))
 
 
-def start_run(settings: Settings, plan: CallPlan, items: Iterator[Any], total: int | None) -> Run[Any, Any]:
-    """Start the run that ``settings`` and ``plan`` describe, of which ``total`` items are expected."""
-    course = Course(settings, plan, lambda: InlineEngine(plan), items)
+def start_run(
+    settings: Settings, policy: Policy, plan: CallPlan, items: Iterator[Any], total: int | None
+) -> Run[Any, Any]:
+    """Start the run that ``settings``, ``policy`` and ``plan`` describe, of which ``total`` items are expected."""
+    check_cancelled()
+    course = Course(settings, policy, plan, lambda: InlineEngine(plan), items)
     run: Run[Any, Any] = Run._open(course, plan.context, as_outcomes=False)
     if settings.progress:
         course.on_end.append(show_progress(settings.name, settings.progress, course.stats, total))
+    course.follow_outer()
     if settings.intake == "thread":
         course.use_feeder(plan.context.copy())
     else:

@@ -34,7 +34,7 @@ def dump(file: TextIO | None = None) -> None:
         states = list(thing.worker_states())
         if not states:
             continue
-        lines.append(f"run {thing.name!r}: {len(states)} workers")
+        lines.append(f"{thing.kind} {thing.name!r}: {len(states)} workers")
         for state in sorted(states, key=lambda state: (state.index is None, state.index)):
             lines.append("  " + _describe(state))
             frame = frames.get(state.ident) if state.ident is not None and state.index is not None else None

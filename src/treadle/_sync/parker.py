@@ -50,8 +50,9 @@ class Parker:
         if not is_main and poll_seconds == math.inf:
             return self.wait(seconds)
         deadline = math.inf if seconds is None else clock.now() + seconds
+        longest = WATCHFUL_SECONDS if is_main else threading.TIMEOUT_MAX
         while poll_seconds > 0 and (left := deadline - clock.now()) > 0:
-            slice_seconds = min(left, poll_seconds, WATCHFUL_SECONDS)
+            slice_seconds = min(left, poll_seconds, longest)
             if self._permit.acquire(timeout=slice_seconds):
                 return True
             poll_seconds -= slice_seconds

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import heapq
-import logging
 import os
 import threading
 from collections.abc import Callable
 from itertools import count
 
 from treadle._core import clock
+from treadle._sync.aside import guard, run_aside
 from treadle._sync.parker import Parker
-
-_logger = logging.getLogger("treadle")
 
 # So many cancelled timers may lie about before they are swept up, if they are more than half of all.
 SWEEP_AT = 64
@@ -109,19 +107,9 @@ class Timekeeper:
         if action is None:
             return
         if timer.may_block:
-            try:
-                threading.Thread(target=_guarded, args=(action,), name="treadle-timer", daemon=True).start()
-                return
-            except RuntimeError:  # no thread to be had: better late than never
-                pass
-        _guarded(action)
-
-
-def _guarded(action: Callable[[], object]) -> None:
-    try:
-        action()
-    except BaseException:
-        _logger.exception("something that was due failed")
+            run_aside("timer", action)
+        else:
+            guard(action)
 
 
 _keeper = Timekeeper()

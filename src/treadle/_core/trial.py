@@ -1,0 +1,65 @@
+"""What is known of one attempt at an item, where calls are held to a policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from treadle._core.describe import annotate, describe
+
+if TYPE_CHECKING:
+    from treadle._core.chunk import Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that failed and was followed by another, ``delay`` seconds later."""
+
+    error: BaseException
+    delay: float
+
+
+@dataclass(slots=True, eq=False)
+class Trial:
+    """One attempt. Changes under the crew's lock, but for ``begun``, which its worker sets once.
+
+    Attributes:
+        places: In limiters, held by whoever asked for the call; it may share them.
+        history: The attempts before.
+        begun: When the call began, by ``clock.now()``; None: it still waits for its turn.
+        told_at: When it was told to end, having taken too long or lost against its twin.
+        is_timed_out: It went beyond ``call_timeout``.
+        is_abandoned: Its worker was left behind with it.
+        is_closed: The call has ended, and what becomes of its answer is being decided.
+        is_void: Its answer no longer counts: its twin was faster.
+        twin: The other call for the same item, in a hedge.
+        is_told: The history is on the error already.
+        original: This is the second call; the account knows that one's chunk.
+    """
+
+    places: tuple[Any, ...] = ()
+    history: list[Failure] = field(default_factory=list)
+    begun: float | None = None
+    told_at: float | None = None
+    is_timed_out: bool = False
+    is_abandoned: bool = False
+    is_closed: bool = False
+    is_void: bool = False
+    twin: Chunk | None = None
+    original: Chunk | None = None
+    is_told: bool = False
+
+    @property
+    def attempts(self) -> int:
+        """Calls made for the item, this one included if it has begun."""
+        return len(self.history) + (self.begun is not None)
+
+    def tell_history(self, error: BaseException) -> None:
+        """Note on the error of the last attempt, once, what the ones before came to. Without a lock."""
+        history, self.is_told = ([] if self.is_told else self.history), True
+        for number, failure in enumerate(history, 1):
+            if self.begun is None and number == len(history):
+                annotate(error, f"attempt {number} was the last, as the end came before the next")
+            else:
+                what = "with the same error" if failure.error is error else f"with {describe(failure.error)}"
+                annotate(error, f"attempt {number} failed {what}; the next came {failure.delay:.3g} s later")

@@ -1,0 +1,162 @@
+"""Whether a call that has ended settles its item, or another attempt does: retries, time-outs, hedges."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+from treadle._core import clock
+from treadle._core.chunk import Chunk
+from treadle._core.describe import annotate, describe
+from treadle._core.trial import Failure, Trial
+from treadle._crew.policy import Policy
+from treadle._sync import timekeeper
+from treadle._sync.timekeeper import Timer
+from treadle.errors import CallTimedOut, Cancelled
+
+if TYPE_CHECKING:
+    from treadle._crew.crew import Crew
+
+_logger = logging.getLogger("treadle")
+
+REMEMBERED_CALLS = 1000
+
+
+class Attempts:
+    """Stands between the crew, whose calls have ended, and its account, which hears only what is final.
+
+    First ``close``, without the crew's lock, as it may call functions of the user's; then ``settle``, under it.
+    """
+
+    def __init__(self, crew: Crew, policy: Policy, name: str) -> None:
+        self.policy = policy
+        self.retried = 0
+        self.seconds: deque[float] = deque(maxlen=REMEMBERED_CALLS)  # that calls took which succeeded
+        self._crew = crew
+        self._name = name
+        self._waiting: dict[Chunk, Timer] = {}
+
+    def close(self, chunk: Chunk) -> float | None:
+        """Take the answer as it is now, and return after how many seconds to ask again; None: do not."""
+        trial, policy = chunk.trial, self.policy
+        assert trial is not None
+        with self._crew.lock:
+            trial.is_closed = True
+            is_late = trial.is_timed_out
+        if is_late:
+            assert policy.call_timeout is not None
+            chunk.results = [None]
+            chunk.failures = {0: CallTimedOut(self._name, chunk.start, policy.call_timeout)}
+        if not chunk.failures:
+            if trial.begun is not None and chunk.results:
+                self.seconds.append(clock.now() - trial.begun)
+            return None
+        return self._delay(chunk.failures[0], trial)
+
+    def _delay(self, error: BaseException, trial: Trial) -> float | None:
+        retry, limiter = self.policy.retry, self.policy.limiter
+        if retry is None or isinstance(error, Cancelled):
+            return None
+        try:
+            if not retry.is_wanted(error, trial.attempts):
+                return None
+            asked = retry.asked_delay(error)
+            if asked is not None and limiter is not None:
+                limiter.pause(asked)  # what one call was told holds for all
+            return retry.delay(trial.attempts, asked)
+        except BaseException as broken:
+            _logger.exception("run %r: its retry policy failed on %s", self._name, describe(error))
+            annotate(error, f"no further attempt, as the retry policy itself failed: {describe(broken)}")
+            return None
+
+    def settle(self, chunk: Chunk, delay: float | None) -> bool:
+        """Tell whether the answer in ``chunk`` is the item's. Under the lock."""
+        trial = chunk.trial
+        assert trial is not None
+        if trial.is_void:
+            return False
+        self._restore_failure(chunk)
+        is_answer = bool(chunk.results) and not chunk.failures
+        twin = trial.twin
+        if twin is not None and twin.trial is not None:
+            if not (is_answer or self._crew.is_stopping):
+                self._leave_it_to(twin, chunk)
+                return False
+            self._dismiss(twin)
+        if trial.original is not None:
+            self._crew.account.note_replaced(trial.original, chunk)
+            trial.original = None
+        if chunk.failures and delay is not None and not self._crew.is_stopping:
+            return not self._schedule(chunk, delay)
+        return True
+
+    def _leave_it_to(self, twin: Chunk, chunk: Chunk) -> None:
+        assert twin.trial is not None
+        assert chunk.trial is not None
+        chunk.trial.is_void = True
+        twin.trial.twin = None
+        if twin.trial.original is chunk:
+            self._crew.account.note_replaced(chunk, twin)
+            twin.trial.original = None
+
+    def _dismiss(self, twin: Chunk) -> None:
+        assert twin.trial is not None
+        twin.trial.is_void = True
+        twin.trial.told_at = clock.now()
+        twin.trial.twin = None
+        twin.todo.clear()
+        self._crew.cancel_chunks([twin], "its twin was faster")
+
+    def _schedule(self, chunk: Chunk, delay: float) -> bool:
+        """Have another attempt made after ``delay`` seconds; False: it cannot be."""
+        trial = chunk.trial
+        assert trial is not None
+        assert chunk.failures is not None
+        successor = chunk.again()
+        successor.trial = Trial(trial.places, [*trial.history, Failure(chunk.failures[0], delay)])
+        try:
+            timer = timekeeper.call_at(clock.now() + delay, partial(self._resume, successor))
+        except RuntimeError:  # no thread to be had
+            return False
+        self._waiting[successor] = timer
+        self.retried += 1
+        self._crew.account.note_replaced(chunk, successor)
+        return True
+
+    def _resume(self, chunk: Chunk) -> None:
+        with self._crew.lock:
+            if self._waiting.pop(chunk, None) is None:
+                return
+            self._crew.enqueue(chunk)
+        self._crew.send_help()
+
+    def forget(self, chunk: Chunk) -> None:
+        """Make no further attempt for ``chunk``, should it wait for one. Under the lock."""
+        timer = self._waiting.pop(chunk, None)
+        if timer is not None:
+            timer.cancel()
+
+    def give_up(self, queued: list[Chunk]) -> list[Chunk]:
+        """Return those that waited for another attempt, or to be taken for one: with what they have, the last failure.
+
+        Called under the lock, as the crew stops.
+        """
+        waiting = list(self._waiting)
+        for chunk in waiting:
+            self.forget(chunk)
+        given_up = [chunk for chunk in waiting + queued if chunk.trial is not None and chunk.todo]
+        given_up = [chunk for chunk in given_up if chunk.trial is not None and chunk.trial.history]
+        for chunk in given_up:
+            chunk.todo.clear()
+            self._restore_failure(chunk)
+        return given_up
+
+    def _restore_failure(self, chunk: Chunk) -> None:
+        """Let an attempt that never began leave its item with the failure of the one before."""
+        trial = chunk.trial
+        assert trial is not None
+        if trial.history and trial.begun is None and not chunk.results:
+            chunk.failures = {0: trial.history[-1].error}
+            chunk.results = [None]

@@ -1,0 +1,47 @@
+"""What workers are doing, as onlookers see it; nothing here takes a lock."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from time import perf_counter
+
+from treadle._core.chunk import Chunk
+from treadle._core.describe import describe
+from treadle._core.register import WorkerState
+from treadle._crew.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """A call that was being made when somebody looked; kept of those that were left behind."""
+
+    thread: threading.Thread
+    index: int
+    item: object
+    begun: float
+
+    def state(self, is_abandoned: bool) -> WorkerState:
+        """Return it as it stands now."""
+        age = perf_counter() - self.begun
+        return WorkerState(self.thread.name, self.thread.ident, self.index, describe(self.item), age, is_abandoned)
+
+
+def states_of(workers: list[Worker]) -> list[WorkerState]:
+    """Return what each of ``workers`` is doing; takes no lock."""
+    states: list[WorkerState] = []
+    for worker in workers:
+        chunk = worker.chunk
+        call = None if chunk is None else in_hand(worker, chunk)
+        idle = WorkerState(worker.thread.name, worker.thread.ident)
+        states.append(idle if call is None else call.state(is_abandoned=False))
+    return states
+
+
+def in_hand(worker: Worker, chunk: Chunk) -> LeftBehind | None:
+    """Return what ``worker`` is doing with ``chunk``, or None if it is through with it."""
+    items, begun = chunk.items, chunk.begun
+    offset = len(chunk.results)
+    if begun is None or offset >= len(items):
+        return None
+    return LeftBehind(worker.thread, chunk.start + offset, items[offset], begun)

@@ -1,0 +1,44 @@
+"""An engine whose calls pass the limiter, and are watched."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from treadle._core import clock
+from treadle._core.cancellation import here
+from treadle._core.chunk import Chunk
+from treadle._engines.engine import Engine
+from treadle.errors import Cancelled
+
+if TYPE_CHECKING:
+    from treadle._crew.watch import Watch
+    from treadle._sync.limiter import Limiter
+
+
+class PolicedEngine:
+    """Makes calls by another engine, one at a time, each after it has passed the limiter."""
+
+    def __init__(self, engine: Engine, limiter: Limiter | None, watch: Watch) -> None:
+        self._engine = engine
+        self._gate: AbstractContextManager[Any] = nullcontext() if limiter is None else limiter
+        self._watch = watch
+        self.open = engine.open
+        self.interrupt = engine.interrupt
+        self.close = engine.close
+
+    def make_calls(self, chunk: Chunk) -> None:
+        """Make the call, unless it was cancelled while it waited for its turn."""
+        trial = chunk.trial
+        assert trial is not None
+        before, here.places = here.places, trial.places
+        try:
+            with self._gate:
+                if chunk.todo:
+                    trial.begun = clock.now()
+                    self._watch.note_begun(trial.begun)
+                    self._engine.make_calls(chunk)
+        except Cancelled:  # by the gate: what a call raises, the engine records
+            pass
+        finally:
+            here.places = before

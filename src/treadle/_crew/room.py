@@ -1,0 +1,123 @@
+"""Room for those that others wait for: why tasks that wait for tasks do not deadlock.
+
+A worker that waits holds its place in the crew. If what it waits for needs a place in the same crew, directly
+or through other crews, nobody would ever go on. So each wait of Treadle's on a worker's thread says that it
+waits, and for which task, if that has not begun. While a crew has such an awaited task, it lends out the places
+of its blocked workers; what is lent is used for awaited tasks only. So the calls that are really being made stay
+within ``max_workers``, and no place is lent where nobody waits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from treadle._core.cancellation import here
+from treadle._core.chunk import Chunk
+from treadle._crew.worker import Worker
+
+if TYPE_CHECKING:
+    from treadle._crew.crew import Crew
+
+# Calls on top of one another on one thread; more would use up its stack, and get workers instead.
+MAX_STACKED_CALLS = 16
+
+
+class Room:
+    """Who waits in a crew, and for what. Its fields change under the crew's lock."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.spare = 0  # workers beyond max_workers that may be had now; read without the lock
+        self._crew = crew
+        self._blocked = 0
+        self._awaited: Counter[Chunk] = Counter()
+
+    def take_awaited(self, worker: Worker) -> Chunk | None:
+        """Return a chunk that somebody waits for, for a worker on a lent place; None: it is to leave."""
+        crew = self._crew
+        with crew.lock:
+            for chunk in list(self._awaited):
+                if crew.withdraw(chunk):
+                    self._count()
+                    return chunk
+            self._count()
+            crew.workers.pop(worker, None)
+            return None
+
+    def note_blocked(self, change: int) -> None:
+        """Take note that one more worker waits, or one less."""
+        with self._crew.lock:
+            self._blocked += change
+            self._count()
+        if change > 0:
+            self._crew.send_help()
+
+    def note_awaited(self, chunk: Chunk, change: int) -> None:
+        """Take note that one more worker, of whatever crew, waits for ``chunk``, or one less."""
+        with self._crew.lock:
+            self._awaited[chunk] += change
+            if self._awaited[chunk] <= 0:
+                del self._awaited[chunk]
+            self._count()
+        if change > 0:
+            self._crew.send_help()
+
+    def _count(self) -> None:
+        self.spare = self._blocked if any(chunk.todo for chunk in self._awaited) else 0
+
+
+@contextmanager
+def making_room(crew: Crew | None = None, chunk: Chunk | None = None) -> Iterator[None]:
+    """Say, while the block runs, that this thread waits: for ``chunk`` of ``crew``, or for something else.
+
+    On a thread that is no worker it does nothing.
+    """
+    seat = here.seat
+    if not isinstance(seat, Worker):
+        yield
+        return
+    awaited = chunk if chunk is not None and chunk.todo else None
+    if crew is not None and awaited is not None:
+        crew.room.note_awaited(awaited, +1)
+    seat.crew.room.note_blocked(+1)
+    try:
+        yield
+    finally:
+        seat.crew.room.note_blocked(-1)
+        if crew is not None and awaited is not None:
+            crew.room.note_awaited(awaited, -1)
+
+
+def run_here(crew: Crew, chunk: Chunk) -> bool:
+    """Make the call of ``chunk`` on this thread, if it is a worker of ``crew`` and nobody has begun it.
+
+    Not where calls have a ``call_timeout``: two of them on one thread could not be told apart when it is stuck.
+    """
+    worker = here.seat
+    if not isinstance(worker, Worker) or worker.crew is not crew or worker.chunk is None:
+        return False
+    if len(worker.outer) >= MAX_STACKED_CALLS or (crew.attempts and crew.attempts.policy.call_timeout is not None):
+        return False
+    with crew.lock:
+        if crew.is_stopping or worker.is_abandoned or not crew.withdraw(chunk):
+            return False
+        outer = worker.chunk
+        worker.outer.append(outer)
+        worker.chunk = chunk
+    scope, here.scope = here.scope, None
+    places, here.places = here.places, crew.places
+    chunk.begun = perf_counter()
+    try:
+        worker.engine.make_calls(chunk)
+    except BaseException as error:
+        crew.mark_lost(chunk, error)
+        raise
+    finally:
+        here.scope, here.places = scope, places
+        crew.hand_in(worker, chunk)
+        with crew.lock:
+            worker.chunk = worker.outer.pop()
+    return True

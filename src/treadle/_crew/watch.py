@@ -1,0 +1,194 @@
+"""Watches calls that are being made: some take too long, some are much slower than their peers."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from treadle._core import clock
+from treadle._core.cancellation import Scope, run_callbacks
+from treadle._core.chunk import Chunk
+from treadle._core.describe import describe
+from treadle._core.trial import Trial
+from treadle._crew.attempts import Attempts
+from treadle._crew.worker import Worker
+from treadle._sync import timekeeper
+from treadle._sync.aside import run_aside
+
+if TYPE_CHECKING:
+    from treadle._crew.crew import Crew
+
+_logger = logging.getLogger("treadle")
+
+# While it is not known yet what is slow, or no further extra call is allowed.
+LOOK_AGAIN_SECONDS = 0.05
+
+
+class Watch:
+    """One timer for all calls of a crew: it is set for the first moment at which one of them may be late.
+
+    So a call costs no timer of its own. Who begins one says so first and then looks whether the timer is set;
+    the watch takes note that it is not before it looks at the calls.
+    """
+
+    def __init__(self, crew: Crew, attempts: Attempts, name: str) -> None:
+        policy = attempts.policy
+        self._crew = crew
+        self._attempts = attempts
+        self._name = name
+        self._call_timeout = policy.call_timeout
+        self._hedge = policy.hedge
+        self._grace = policy.grace
+        self._is_set = False
+        self._extra = 0
+        self.begun = 0  # calls; without a lock, as only a share of it matters
+
+    def note_begun(self, at: float) -> None:
+        """Take note that a call begins."""
+        self.begun += 1
+        if self._is_set or (self._call_timeout is None and self._hedge is None):
+            return
+        with self._crew.lock:
+            if not self._is_set:
+                self._set_for(at, at)
+
+    def _set_for(self, begun: float, now: float) -> None:
+        """Set the timer for when a call that began at ``begun`` is late."""
+        times: list[float] = []
+        if self._call_timeout is not None:
+            times.append(begun + self._call_timeout)
+        if self._hedge is not None:
+            threshold = self._hedge.threshold(self._attempts.seconds)
+            times.append(max(now, begun + threshold) if threshold is not None else now + LOOK_AGAIN_SECONDS)
+        self._set(min(times))
+
+    def _set(self, when: float) -> None:
+        self._is_set = True
+        timekeeper.call_at(when, self._look)
+
+    # On the timekeeper's thread
+
+    def _look(self) -> None:
+        """Tell what is late to end, leave behind what does not, and set the timer for the next."""
+        crew = self._crew
+        told: list[Scope] = []
+        lost: list[tuple[Worker, Chunk]] = []
+        with crew.lock:
+            self._is_set = False
+            now = clock.now()
+            times: list[float] = []
+            for worker in list(crew.workers):
+                for chunk in worker.in_hand():
+                    if (when := self._inspect(worker, chunk, now, told)) is None:
+                        continue
+                    if when <= now:
+                        lost.append((worker, chunk))
+                        break
+                    times.append(when)
+            settled = [chunk for worker, stuck in lost for chunk in self._give_up(worker, stuck)]
+            times += self._hedge_slow_ones(now)
+            if times:
+                self._set(min(times))
+        if told or lost:
+            run_aside(f"{self._name}-watch", partial(self._follow_up, told, lost, settled))
+        crew.send_help()
+
+    def _inspect(self, worker: Worker, chunk: Chunk, now: float, told: list[Scope]) -> float | None:
+        """Return when to look at a call again; None: never; the past: its worker is to be left behind."""
+        trial = chunk.trial
+        if trial is None or trial.begun is None or trial.is_closed:
+            return None
+        if trial.told_at is not None:
+            return trial.told_at + self._grace
+        if self._call_timeout is None:
+            return None
+        if now < trial.begun + self._call_timeout:
+            return trial.begun + self._call_timeout
+        trial.is_timed_out = True
+        trial.told_at = now
+        worker.engine.interrupt()
+        if scope := chunk.flag_cancelled(f"it took longer than call_timeout={self._call_timeout} seconds"):
+            told.append(scope)
+        return max(now + self._grace, now + 1e-9)
+
+    def _give_up(self, worker: Worker, stuck: Chunk) -> list[Chunk]:
+        """Leave ``worker`` behind, and return what stands for its calls from now on."""
+        crew, standing = self._crew, []
+        crew.give_up(worker)
+        for chunk in worker.in_hand():
+            crew.account.note_abandoned(worker, chunk)
+            trial = chunk.trial
+            if trial is None or trial.is_void:
+                continue
+            successor = chunk.again()
+            successor.todo.clear()
+            successor.begun, successor.is_cancelled = chunk.begun, True
+            successor.trial = Trial(trial.places, trial.history, trial.begun, trial.told_at, trial.is_timed_out, True)
+            successor.trial.twin, successor.trial.original = trial.twin, trial.original
+            if trial.twin is not None and trial.twin.trial is not None:
+                trial.twin.trial.twin = successor
+                if trial.twin.trial.original is chunk:
+                    trial.twin.trial.original = successor
+            if trial.original is None:
+                crew.account.note_replaced(chunk, successor)
+            if chunk is not stuck and not trial.is_timed_out:
+                successor.end = "abandoned"  # it waits on the same thread for the one that is stuck
+            standing.append(successor)
+        return standing
+
+    def _hedge_slow_ones(self, now: float) -> list[float]:
+        """Start slow calls a second time, as far as allowed, and return when to look again."""
+        hedge, crew = self._hedge, self._crew
+        if hedge is None or crew.is_stopping:
+            return []
+        chunks = [chunk for worker in crew.workers for chunk in worker.in_hand()]
+        single = [chunk for chunk in chunks if chunk.trial is not None and _is_single(chunk.trial)]
+        if not single:
+            return []
+        threshold = hedge.threshold(self._attempts.seconds)
+        if threshold is None:
+            return [now + LOOK_AGAIN_SECONDS]
+        times: list[float] = []
+        for chunk in sorted(single, key=_begun):
+            if (when := _begun(chunk) + threshold) > now:
+                times.append(when)
+            elif self._extra < hedge.allowed(self.begun):
+                self._extra += 1
+                self._start_twin(chunk)
+            else:
+                times.append(now + LOOK_AGAIN_SECONDS)
+        return times
+
+    def _start_twin(self, chunk: Chunk) -> None:
+        trial = chunk.trial
+        assert trial is not None
+        twin = chunk.again()
+        twin.trial = Trial(trial.places, trial.history, twin=chunk, original=chunk)
+        trial.twin = twin
+        self._crew.enqueue(twin, first=True)
+
+    # On a thread of its own
+
+    def _follow_up(self, told: list[Scope], lost: list[tuple[Worker, Chunk]], settled: list[Chunk]) -> None:
+        run_callbacks(told)
+        for worker, chunk in lost:
+            age = clock.now() - (chunk.trial.begun or 0.0) if chunk.trial is not None else 0.0
+            _logger.warning(
+                "run %r leaves a thread behind: the call for item %d (%s) still runs after %.1f s in %s",
+                *(self._name, chunk.start, describe(chunk.items[0]), age, worker.thread.name),
+            )
+        for chunk in settled:
+            self._crew.settle_lost(chunk)
+        self._crew.account.note_left()
+
+
+def _is_single(trial: Trial) -> bool:
+    """Tell whether the call may be started a second time."""
+    is_going_on = trial.begun is not None and not trial.is_closed and trial.told_at is None
+    return is_going_on and trial.twin is None and trial.original is None
+
+
+def _begun(chunk: Chunk) -> float:
+    assert chunk.trial is not None
+    return chunk.trial.begun or 0.0

@@ -1,0 +1,148 @@
+"""``PoolExecutor``: the standard library's executor, for whoever expects one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from itertools import count
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from treadle._core.describe import describe
+from treadle._core.hedge import Hedge
+from treadle._core.outcome import Stats
+from treadle._core.retry import Retry
+from treadle._core.settings import DEFAULT_GRACE_SECONDS, DEFAULT_MAX_WORKERS, check_callable, check_count
+from treadle._crew.policy import Policy
+from treadle._run.task import Task
+from treadle._run.task_book import TaskBook
+from treadle._sync.aside import run_aside
+from treadle._sync.limiter import Limiter
+from treadle.errors import PoolClosed, WrongType
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+IDLE_SECONDS = 10.0
+_numbers = count()
+
+
+class PoolExecutor(Executor):
+    """A drop-in for ``concurrent.futures.ThreadPoolExecutor``, on a crew of Treadle's.
+
+    Threads are started as work waits for them, and leave after ten seconds without any. Tasks may submit tasks
+    to their own executor and wait for them: a worker that waits, without a timeout, for a task that has not
+    begun makes its call itself, and other waits of Treadle's make room for a spare worker. What Treadle cannot
+    see, such as ``concurrent.futures.wait()`` or a lock, is outside this promise.
+
+    An interpreter that exits finishes what was submitted, as the standard library does. ``shutdown(wait=True)``,
+    which the ``with`` block calls, waits for all of it; a first Ctrl-C meanwhile cancels what has not begun
+    and asks the rest to end, a second leaves it behind. An executor that nobody holds any more finishes what it
+    has, and ends.
+
+    Args:
+        max_workers: Threads at most, 32 unless given.
+        thread_name_prefix: Of the names of its threads.
+        initializer: Called by each thread before its first call, with ``initargs``. If it fails, the executor
+            is broken: ``BrokenThreadPool`` for all that has not begun.
+        initargs: Its arguments.
+        call_timeout: Seconds for one call; see ``map``, as for the following.
+        retry: When a failed call is made again.
+        limiter: The gate that every call passes.
+        hedge: When a slow call is started a second time.
+        grace: Seconds that a call has to end after its ``call_timeout``.
+        max_abandoned: Calls left behind and still stuck at most, before the executor breaks; by default
+            ``max_workers``.
+
+    Raises:
+        InvalidArgument: An option is outside its bounds.
+        WrongType: An option is not what it must be.
+
+    Example:
+        >>> import treadle
+        >>> with treadle.PoolExecutor(max_workers=2) as pool:
+        ...     print(pool.submit(pow, 2, 10).result(), list(pool.map(abs, [-1, -2])))
+        1024 [1, 2]
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        call_timeout: float | None = None,
+        retry: Retry | None = None,
+        limiter: Limiter | None = None,
+        hedge: Hedge | None = None,
+        grace: float = DEFAULT_GRACE_SECONDS,
+        max_abandoned: int | None = None,
+    ) -> None:
+        workers = DEFAULT_MAX_WORKERS if max_workers is None else max_workers
+        check_count("max_workers", workers, least=1)
+        if not isinstance(thread_name_prefix, str):
+            raise WrongType("thread_name_prefix", describe(thread_name_prefix), "a string")
+        if initializer is not None:
+            check_callable("initializer", initializer)
+        stuck = workers if max_abandoned is None else max_abandoned
+        name = thread_name_prefix or f"pool-{next(_numbers)}"
+        self._book = TaskBook(
+            *("executor", name, workers, Policy(call_timeout, retry, limiter, hedge, grace, stuck), PoolClosed),
+            *(initializer, tuple(initargs), IDLE_SECONDS),
+            f"{thread_name_prefix}_" if thread_name_prefix else None,
+        )
+        self._book.goodbye = self._book.finish
+
+    @property
+    def stats(self) -> Stats:
+        """The account of the tasks as it stands. May be asked at any time, from any thread."""
+        return self._book.stats()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
+        """Have ``fn(*args, **kwargs)`` called on a thread, and return its task.
+
+        The call sees the context variables of whoever submits it.
+
+        Raises:
+            PoolClosed: The executor was shut down, the interpreter exits, or this is a forked child. It is a
+                ``RuntimeError``, as the standard library's.
+            concurrent.futures.BrokenExecutor: The initializer failed.
+            TooManyAbandoned: More calls are stuck than ``max_abandoned``.
+            WrongType: ``fn`` cannot be called.
+        """
+        return self._book.submit(fn, args, kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no further task, and let the threads go when the last one has ended.
+
+        Args:
+            wait: Return only when all tasks have ended and all threads are gone.
+            cancel_futures: Cancel the tasks that have not begun.
+        """
+        self._shut_down(wait, cancel_futures, interrupts=0)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        is_interrupted = isinstance(error, KeyboardInterrupt)
+        if is_interrupted:
+            self._book.cancel_all()
+        self._shut_down(wait=True, cancel_futures=is_interrupted, interrupts=int(is_interrupted))
+
+    def __del__(self) -> None:
+        book = getattr(self, "_book", None)
+        if book is not None and book.closed is None and book.crew.workers:
+            # Not here: this thread may hold the lock that it takes, as an object may be collected anywhere.
+            run_aside(f"{book.name}-end", lambda: book.close("was collected"))
+
+    def _shut_down(self, wait: bool, cancel_futures: bool, interrupts: int) -> None:
+        book = self._book
+        book.close("was shut down")
+        if cancel_futures:
+            for task in list(book.unfinished):
+                book.cancel_unbegun(task)
+        if wait:
+            interrupt = book.join(interrupts)
+            if interrupt is not None:
+                raise interrupt

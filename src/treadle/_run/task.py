@@ -1,0 +1,215 @@
+"""A task: one call submitted to a group or an executor, and the future of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from treadle._core import clock
+from treadle._core.cancellation import here
+from treadle._core.chunk import Chunk
+from treadle._core.describe import annotate, cut_our_frames, describe, describe_function
+from treadle._core.trial import Trial
+from treadle._crew.room import making_room, run_here
+from treadle._sync import cancelling
+from treadle._sync.parker import Parker
+
+if TYPE_CHECKING:
+    from treadle._run.task_book import TaskBook
+
+T = TypeVar("T")
+
+_DONE = ("FINISHED", "CANCELLED_AND_NOTIFIED")  # the standard library's names for it
+
+
+class Call:
+    """What a task's worker calls: a function with its arguments, in the submitter's context."""
+
+    __slots__ = ("args", "context", "fn", "kwargs", "places")
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.context: Context = copy_context()
+        self.places = here.places
+
+    def __repr__(self) -> str:
+        given = [describe(arg) for arg in self.args] + [f"{key}={describe(arg)}" for key, arg in self.kwargs.items()]
+        return f"{describe_function(self.fn)}({', '.join(given)})"
+
+
+def make_call(call: Call) -> Any:
+    """Make the call; what a crew of tasks has for its function."""
+    if call.places and not here.places:
+        here.places = call.places
+        try:
+            return call.context.run(call.fn, *call.args, **call.kwargs)
+        finally:
+            here.places = ()
+    return call.context.run(call.fn, *call.args, **call.kwargs)
+
+
+class TaskChunk(Chunk):
+    """The chunk of one task."""
+
+    __slots__ = ("task",)
+
+    def __init__(self, number: int, call: Call, task: Task[Any]) -> None:
+        super().__init__(number, [call], [call])
+        self.task: Task[Any] | None = task
+
+    def again(self) -> Chunk:
+        """Return a chunk for another attempt."""
+        assert self.task is not None
+        return TaskChunk(self.start, self.items[0], self.task)
+
+
+class Task(Future[T]):
+    """The future of one call submitted to a ``TaskGroup`` or a ``PoolExecutor``.
+
+    A ``concurrent.futures.Future`` for whoever wants one. Beyond that, ``cancel()`` also asks a call that
+    runs to end, and to wait for a task of one's own executor does not deadlock: ``result()`` without a timeout
+    makes the call right here, if it has not begun.
+    """
+
+    def __init__(self, book: TaskBook, number: int, call: Call) -> None:
+        super().__init__()
+        self._book = book
+        self.number = number
+        self._label = ""
+        self._is_told = False  # whoever asked for the result was given the error
+        self._chunk: TaskChunk | None = TaskChunk(number, call, self)
+        if book.crew.attempts is not None:
+            self._chunk.trial = Trial(call.places)
+
+    def cancel(self) -> bool:
+        """Cancel the call; if it runs, ask it to end.
+
+        Returns:
+            True: it has not begun and never will, or was cancelled before. False: it has ended, or it runs,
+            and was asked to end (see ``check_cancelled``); if it does so, the task is ``cancelled()``.
+        """
+        chunk = self._chunk
+        if chunk is None:
+            return self.cancelled()
+        try:
+            chunk.todo.pop()
+        except IndexError:
+            return self._book.cancel_running(self)
+        chunk.flag_cancelled("it was cancelled")  # it may be waiting for the limiter
+        self._book.discard(self, chunk)
+        return True
+
+    def running(self) -> bool:
+        """Return True while the call is being made."""
+        chunk = self._chunk
+        return chunk is not None and not chunk.todo and not self.done()
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return what the call returned, or raise what it raised, waiting for it.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Raises:
+            TimeoutError: The call has not ended by then.
+            concurrent.futures.CancelledError: The task was cancelled.
+            Cancelled: What waits here was itself cancelled.
+        """
+        self._wait(timeout)
+        try:
+            return super().result(0)
+        except BaseException as error:
+            self._name(error)
+            raise
+        finally:
+            self._is_told = self._is_told or self.done()
+            del self
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call raised, or None if it returned, waiting for it; raises as ``result`` does."""
+        self._wait(timeout)
+        error = super().exception(0)
+        self._is_told = True
+        self._name(error)
+        return error
+
+    # For the group or executor
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What the call raised, once it has; None for a task that was cancelled."""
+        error = self._exception if self._state == "FINISHED" else None
+        self._name(error)
+        return error
+
+    def become_cancelled(self) -> None:
+        """Be cancelled, whether the call had begun or not; the standard library knows only the latter."""
+        with self._condition:
+            if self._state in _DONE:
+                return
+            self._state = "CANCELLED_AND_NOTIFIED"
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]  # not in typeshed; there in all versions
+
+    def _name(self, error: BaseException | None) -> None:
+        """Say on the error which task it belongs to. Not where it was raised: see ``cut_our_frames``."""
+        if error is None or error is not self._exception or not self._label:
+            return
+        label, self._label = self._label, ""
+        cut_our_frames(error)
+        annotate(error, label)
+
+    def _wait(self, timeout: float | None) -> None:
+        chunk = self._chunk
+        if chunk is None or self.done():
+            return
+        book = self._book
+        book.check_owner()
+        if timeout is None and run_here(book.crew, chunk) and self.done():
+            return
+        parker = Parker()
+        wake = _Wake(parker)
+        self.add_done_callback(wake)
+        deadline = None if timeout is None else clock.now() + timeout
+        try:
+            with making_room(book.crew, chunk):
+                while not self.done() and (deadline is None or deadline > clock.now()):
+                    cancelling.wait(parker, None if deadline is None else deadline - clock.now())
+        finally:
+            with self._condition:
+                callbacks: list[object] = self._done_callbacks  # type: ignore[attr-defined]  # as above
+                if wake in callbacks:
+                    callbacks.remove(wake)
+
+
+class _Wake:
+    """A done-callback that wakes a parked thread."""
+
+    __slots__ = ("_parker",)
+
+    def __init__(self, parker: Parker) -> None:
+        self._parker = parker
+
+    def __call__(self, _: Future[Any]) -> None:
+        self._parker.wake()
+
+
+def current_task() -> Task[Any] | None:
+    """Return the task whose call runs here; None in the call of a ``map``, and outside of any.
+
+    Example:
+        >>> import treadle
+        >>> with treadle.TaskGroup() as group:
+        ...     task = group.submit(treadle.current_task)
+        >>> task.result() is task
+        True
+    """
+    seat = here.seat
+    task: Task[Any] | None = None if seat is None else seat.current_task()
+    return task

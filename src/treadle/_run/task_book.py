@@ -1,0 +1,476 @@
+"""The book of tasks: what a group and an executor have in common. A crew, its tasks, and how all come to an end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import InvalidStateError
+from concurrent.futures.thread import BrokenThreadPool
+from contextvars import copy_context
+from inspect import iscoroutinefunction
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+from treadle._core import clock, register
+from treadle._core.chunk import Chunk
+from treadle._core.describe import describe, describe_function
+from treadle._core.outcome import Stats
+from treadle._core.register import WorkerState
+from treadle._core.settings import check_callable
+from treadle._crew.chunking import ChunkSizer
+from treadle._crew.crew import Crew
+from treadle._crew.onlook import LeftBehind, in_hand, states_of
+from treadle._crew.policy import Policy
+from treadle._crew.room import making_room
+from treadle._crew.worker import Worker
+from treadle._engines.engine import CallPlan
+from treadle._engines.inline import InlineEngine
+from treadle._run.task import Call, Task, TaskChunk, make_call
+from treadle._sync.parker import Parker
+from treadle.errors import TooManyAbandoned, WrongType
+
+_logger = logging.getLogger("treadle")
+
+# How long to wait in silence, for calls that were asked to end and for others; it doubles with each report.
+CANCELLED_REPORT_SECONDS = 1.0
+PLAIN_REPORT_SECONDS = 10.0
+
+
+class TaskSizer(ChunkSizer):
+    """Each task travels alone, and is worth a worker: nothing is known of it from the ones before."""
+
+    def observe(self, chunk: Chunk) -> None:
+        """Learn nothing."""
+
+    def is_worth_sharing(self, calls: int, gil: bool) -> bool:  # noqa: ARG002  # the signature is ChunkSizer's
+        """Tell whether any task waits."""
+        return calls > 0
+
+
+class TaskBook:
+    """Tasks submitted and not ended yet, the crew that makes their calls, and the account of those that ended.
+
+    Who submits enters the task first and then looks whether the book is closed; who closes it does it the
+    other way round. So no task is forgotten.
+
+    Args:
+        kind: What a person calls the owner: ``group`` or ``executor``.
+        name: Of the owner.
+        max_workers: Of its crew.
+        policy: What its calls are held to.
+        refuse: Returns the error for a submission after ``close``, given the reason.
+        plan: The initializer, where there is one.
+        idle_seconds: After which workers leave.
+        prefix: Of the names of the threads.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        max_workers: int,
+        policy: Policy,
+        refuse: Callable[[str, str], Exception],
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        idle_seconds: float = float("inf"),
+        prefix: str | None = None,
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.policy = policy
+        plan = CallPlan(make_call, copy_context(), initializer=initializer, initargs=initargs)
+        self.crew = Crew(
+            *(name, max_workers, lambda: InlineEngine(plan), TaskSizer(max_workers, 1, None), self, policy),
+            idle_seconds=idle_seconds,
+            prefix=prefix,
+        )
+        self.unfinished: dict[Task[Any], None] = {}
+        self.closed: str | None = None  # why nothing can be submitted any more
+        self.broken: BaseException | None = None  # why no call can be made any more
+        self.stopped_at: float | None = None  # when the calls were asked to end
+        self.on_failure: Callable[[Task[Any]], object] = id  # called after a task has failed; by default for nothing
+        self.goodbye: Callable[[float | None], object] = self.cancel_all
+        self._refuse = refuse
+        self._numbers = count()
+        self._is_breakage_told = False
+        self._closing: str | None = None  # what will close it when no task is left
+        self._is_forked = False
+        self._done: deque[Chunk] = deque()
+        self._waiters: list[Parker] = []
+        self._abandoned: list[LeftBehind] = []
+        self._counts = {"succeeded": 0, "failed": 0, "timed_out": 0, "cancelled": 0}
+        self._counting = threading.Lock()  # protects the counts
+        self._uncounted: deque[str] = deque()
+        self._began = perf_counter()
+        register.enroll(self)
+
+    # Submitting and cancelling
+
+    def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[Any]:
+        """Have ``fn(*args, **kwargs)`` called, and return its task."""
+        if not callable(fn) or iscoroutinefunction(fn):
+            check_callable("fn", fn)
+            raise WrongType("fn", f"the coroutine function {describe_function(fn)}", "a plain function")
+        task: Task[Any] = Task(self, next(self._numbers), Call(fn, args, kwargs))
+        chunk = task._chunk
+        assert chunk is not None
+        self.unfinished[task] = None
+        if self.closed is not None:
+            self.unfinished.pop(task, None)
+            raise self.broken_error() or self._refuse(self.name, self.closed)
+        self.crew.submit([chunk])
+        if self.crew.is_stopping:  # it may have come too late to be seen
+            if self.broken is not None:
+                self.note_left()
+            self.cancel_unbegun(task)
+        return task
+
+    def cancel_running(self, task: Task[Any]) -> bool:
+        """Ask the call of ``task`` to end; True: it had not begun, between two attempts, and is cancelled."""
+        crew = self.crew
+        with crew.lock:
+            chunk = task._chunk
+            if chunk is None or task.done():
+                return task.cancelled()
+            trial = chunk.trial
+            is_open = bool(chunk.todo) and (trial is None or trial.twin is None)
+            chunks: list[Chunk] = [chunk]
+            if trial is not None and trial.twin is not None:
+                chunks.append(trial.twin)
+            crew.cancel_chunks(chunks, "it was cancelled")
+        if is_open:
+            self.discard(task, chunk)
+        return is_open
+
+    def cancel_unbegun(self, task: Task[Any]) -> None:
+        """Cancel ``task`` if its call has not begun."""
+        chunk = task._chunk
+        if chunk is not None and chunk.todo:
+            task.cancel()
+
+    def discard(self, task: Task[Any], chunk: Chunk) -> None:
+        """Cancel a task whose call was taken away before it began."""
+        if self.crew.attempts is not None:
+            with self.crew.lock:
+                self.crew.attempts.forget(chunk)
+        self._end(task, "cancelled")
+
+    def cancel_all(self, grace: float | None = None) -> None:
+        """Begin no further call, and ask those that run to end."""
+        del grace
+        if self.closed is None:
+            self.closed = "was cancelled"
+        with self.crew.lock:
+            if self.stopped_at is None:
+                self.stopped_at = clock.now()
+            self.crew.stop(f"{self.kind} {self.name!r} {self.closed}")
+        self.note_handed_in()
+        for task in list(self.unfinished):
+            self.cancel_unbegun(task)
+        self._wake()
+
+    def close(self, reason: str, when_empty: bool = False) -> None:
+        """Refuse further tasks, at once or when the last one has ended, and then let the workers go."""
+        if when_empty:
+            self._closing = reason
+        elif self.closed is None:
+            self.closed = reason
+        self._dismiss_if_empty()
+
+    # What the crew reports
+
+    def note_done(self, chunk: Chunk) -> None:
+        """Keep the answer until the lock is free: futures call functions of the user's."""
+        self._done.append(chunk)
+
+    def note_handed_in(self) -> None:
+        """Give tasks the answers there are."""
+        while True:
+            try:
+                chunk = self._done.popleft()
+            except IndexError:
+                return
+            assert isinstance(chunk, TaskChunk)
+            if (task := chunk.task) is not None:
+                self._answer(task, chunk)
+
+    def _answer(self, task: Task[Any], chunk: TaskChunk) -> None:
+        trial = chunk.trial
+        if chunk.failures:
+            error = chunk.failures[0]
+            if trial is not None:
+                trial.tell_history(error)
+            task._label = f"task {chunk.start} of {self.kind} {self.name!r}: {describe(chunk.items[0])}"
+            status = "timed_out" if trial is not None and trial.is_timed_out else "failed"
+            self._end(task, status, error=error)
+        elif chunk.results:
+            self._end(task, "succeeded", chunk.results[0])
+        else:
+            self._end(task, "cancelled")
+        chunk.task = None
+        chunk.forget()
+
+    def _end(self, task: Task[Any], status: str, value: Any = None, error: BaseException | None = None) -> None:
+        try:
+            if status == "cancelled":
+                task.become_cancelled()
+            elif error is not None:
+                task.set_exception(error)
+            else:
+                task.set_result(value)
+        except InvalidStateError:  # cancelled, or answered by its twin
+            status = ""
+        chunk, task._chunk = task._chunk, None
+        if chunk is not None:
+            chunk.task = None
+        if self.unfinished.pop(task, self) is not self and status:
+            self._uncounted.append(status)
+            if len(self._uncounted) > 1000:
+                self._count()
+        if error is not None and status:
+            self.on_failure(task)
+        if not self.unfinished:
+            self._wake()
+            self._dismiss_if_empty()
+
+    def note_failed(self, chunk: Chunk) -> None:
+        """Do nothing: the task says so when it is told."""
+
+    def note_split(self, tail: Chunk) -> None:
+        """Do nothing: a task is not split."""
+
+    def note_replaced(self, old: Chunk, new: Chunk) -> None:
+        """Let the task know which chunk is its own."""
+        assert isinstance(old, TaskChunk)
+        assert isinstance(new, TaskChunk)
+        if new.task is not None and new.task._chunk is old:
+            new.task._chunk = new
+
+    def note_abandoned(self, worker: Worker, chunk: Chunk) -> None:
+        """Count a call that was left behind, and stop if there are too many."""
+        if (call := in_hand(worker, chunk)) is not None:
+            self._abandoned.append(call)
+        stuck = len([call for call in self._abandoned if call.thread.is_alive()])
+        if stuck > self.policy.max_abandoned and self.broken is None:
+            self._break(TooManyAbandoned(self.name, stuck, self.policy.max_abandoned))
+
+    def note_broken(self, error: BaseException) -> None:
+        """Stop: a worker could not get ready."""
+        self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        self.broken = error
+        self.closed = self.closed or f"is broken: {describe(error)}"
+        self.crew.stop(self.closed)
+        self._wake()
+
+    def broken_error(self) -> Exception | None:
+        """Return the error for tasks that this book can do nothing for any more, if it is broken."""
+        if self.broken is None or isinstance(self.broken, TooManyAbandoned):
+            return self.broken
+        error = BrokenThreadPool("A thread initializer failed, the thread pool is not usable anymore")
+        error.__cause__ = self.broken
+        return error
+
+    def note_expired(self) -> None:
+        """Do nothing: a crew of tasks has no deadline."""
+
+    def note_quieter(self) -> None:
+        """Let whoever waits look again."""
+        self._wake()
+
+    def note_left(self) -> None:
+        """Let whoever waits look again, and end what a broken crew will never begin."""
+        if (error := self.broken_error()) is not None:
+            if not self._is_breakage_told:
+                self._is_breakage_told = True
+                _logger.critical("%s %r is broken", self.kind, self.name, exc_info=self.broken)
+            self.note_handed_in()
+            for task in list(self.unfinished):
+                chunk = task._chunk
+                if chunk is not None and self._take_back(chunk):
+                    self._end(task, "failed", error=error)
+        self._wake()
+
+    def _take_back(self, chunk: Chunk) -> bool:
+        try:
+            chunk.todo.pop()
+        except IndexError:
+            return False
+        return True
+
+    # The end
+
+    def _dismiss_if_empty(self) -> None:
+        if self.unfinished or (self.closed is None and self._closing is None):
+            return
+        before, self.closed = self.closed, self.closed or self._closing
+        if self.unfinished:  # somebody submitted in this moment
+            self.closed = before
+            return
+        with self.crew.lock:
+            self.crew.stop()
+
+    def join(self, interrupts: int, grace: float | None = None) -> BaseException | None:
+        """Wait until every task has ended and every worker has left, and return what interrupted the wait.
+
+        The first interrupt asks the calls to end, the second leaves behind what still runs.
+
+        Args:
+            interrupts: How many there have been already.
+            grace: Seconds after which calls that were asked to end are left behind; None: never.
+        """
+        interrupt: BaseException | None = None
+        parker = Parker()
+        self._waiters.append(parker)
+        began, reports = clock.now(), 0
+        try:
+            while self.unfinished or self.crew.workers:
+                try:
+                    with making_room():
+                        parker.wait_watchfully(self._next_look(began, reports, grace))
+                    reports += self._report_if_due(began, reports)
+                    if grace is not None and self.stopped_at is not None and clock.now() >= self.stopped_at + grace:
+                        self.abandon()
+                        return interrupt
+                except BaseException as error:
+                    interrupt, interrupts = error, interrupts + 1
+                    if interrupts > 1:
+                        self.abandon()
+                        return interrupt
+                    self.cancel_all()
+        finally:
+            self._waiters.remove(parker)
+            register.dismiss(self)
+        return interrupt
+
+    def finish(self, grace: float | None = None) -> None:
+        """Wait, at the interpreter's exit, for what was submitted."""
+        del grace  # the standard library's executors take as long as it takes, and so do we
+        self.close("was shut down")
+        self.join(0)
+
+    def _next_look(self, began: float, reports: int, grace: float | None) -> float:
+        times = [self._next_report(began, reports)]
+        if grace is not None and self.stopped_at is not None:
+            times.append(self.stopped_at + grace)
+        return max(0.0, min(times) - clock.now())
+
+    def _next_report(self, began: float, reports: int) -> float:
+        if self.stopped_at is None:
+            return began + PLAIN_REPORT_SECONDS * 2.0**reports
+        return self.stopped_at + CANCELLED_REPORT_SECONDS * 2.0**reports
+
+    def _report_if_due(self, began: float, reports: int) -> int:
+        if clock.now() < self._next_report(began, reports):
+            return 0
+        frames = sys._current_frames()
+        is_plain = self.stopped_at is None
+        for state in self.worker_states():
+            if state.index is None or state.is_abandoned:
+                continue
+            frame = frames.get(state.ident or 0)
+            stack = "" if frame is None else "".join(traceback.format_stack(frame))
+            _logger.log(
+                logging.INFO if is_plain else logging.WARNING,
+                "%s %r waits for task %d (%s), which has been running for %.1f s%s in %s:\n%s",
+                *(self.kind, self.name, state.index, state.item, state.seconds),
+                *("" if is_plain else " and was asked to end", state.thread, stack),
+            )
+        return 1
+
+    def abandon(self) -> None:
+        """Leave behind the calls that still run: their tasks are cancelled, their threads go on by themselves."""
+        self.cancel_all()
+        with self.crew.lock:
+            left = self.crew.abandon()
+            calls = [call for worker, chunk in left if (call := in_hand(worker, chunk))]
+            self._abandoned += calls
+        for call in calls:
+            state = call.state(is_abandoned=True)
+            _logger.warning(
+                "%s %r leaves a thread behind: task %d (%s) still runs after %.1f s in %s",
+                *(self.kind, self.name, state.index, state.item, state.seconds, state.thread),
+            )
+        for task in list(self.unfinished):
+            self._end(task, "cancelled")
+
+    def leave_behind(self, task: Task[Any]) -> None:
+        """Leave the call of ``task`` behind, if it still runs, and let another worker take its place."""
+        crew, found = self.crew, []
+        with crew.lock:
+            for worker in list(crew.workers):
+                if task._chunk is not None and task._chunk in worker.in_hand():
+                    crew.give_up(worker)
+                    self.note_abandoned(worker, task._chunk)
+                    found.append(worker.thread.name)
+        for thread in found:
+            what = "a cancelled task still runs"
+            _logger.warning("%s %r leaves a thread behind: %s in %s", self.kind, self.name, what, thread)
+        self._end(task, "cancelled")
+        crew.send_help()
+
+    def _wake(self) -> None:
+        for parker in list(self._waiters):
+            parker.wake()
+
+    # Exit, fork, and onlookers: see register.Living
+
+    def begin_goodbye(self) -> None:
+        """Take no further task."""
+        self.closed = self.closed or "belongs to an interpreter that is shutting down"
+
+    def finish_goodbye(self, deadline: float) -> None:
+        """Come to an end, in the way of the owner."""
+        self.goodbye(max(0.0, deadline - clock.now()))
+
+    def grace_seconds(self) -> float:
+        """Return how long a goodbye may take."""
+        return self.policy.grace
+
+    def close_after_fork(self) -> None:
+        """Close in a forked child: the crew stayed with the parent."""
+        self.closed = "belongs to the process that was forked"
+        self._is_forked = True
+        self.unfinished.clear()
+        self._waiters.clear()
+        self.crew.close_after_fork()
+
+    def check_owner(self) -> None:
+        """Raise in a forked child, where nobody will ever make the calls."""
+        if self._is_forked:
+            raise self._refuse(self.name, "belongs to the process that was forked")
+
+    def worker_states(self) -> Iterable[WorkerState]:
+        """Return what each worker is doing, the ones left behind too; takes no lock."""
+        states = [call.state(is_abandoned=True) for call in list(self._abandoned) if call.thread.is_alive()]
+        return states + states_of(list(self.crew.workers))
+
+    def stats(self) -> Stats:
+        """Return the account as it stands."""
+        counts, crew = self._count(), self.crew
+        running = len(crew.chunks_in_hand())
+        return Stats(
+            taken=sum(counts.values()) + len(self.unfinished),
+            succeeded=counts["succeeded"],
+            failed=counts["failed"],
+            timed_out=counts["timed_out"],
+            cancelled=counts["cancelled"],
+            retried=0 if crew.attempts is None else crew.attempts.retried,
+            abandoned=len(self._abandoned),
+            running=running,
+            workers=len(crew.workers),
+            seconds=perf_counter() - self._began,
+        )
+
+    def _count(self) -> dict[str, int]:
+        with self._counting:
+            while self._uncounted:
+                self._counts[self._uncounted.popleft()] += 1
+            return dict(self._counts)

@@ -1,0 +1,277 @@
+"""Task groups: calls that begin and end within a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, ParamSpec, Self, TypeVar
+
+from treadle._core import clock
+from treadle._core.cancellation import Registration, Scope, current_scope, here
+from treadle._core.describe import annotate, describe
+from treadle._core.hedge import Hedge
+from treadle._core.outcome import Stats
+from treadle._core.retry import Retry
+from treadle._core.settings import DEFAULT_GRACE_SECONDS, DEFAULT_MAX_WORKERS, check_count, check_seconds
+from treadle._crew.policy import Policy
+from treadle._run.task import Task
+from treadle._run.task_book import TaskBook
+from treadle._sync import timekeeper
+from treadle._sync.limiter import Limiter
+from treadle._sync.timekeeper import Timer
+from treadle.errors import Cancelled, GroupClosed, InvalidArgument, WrongType
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+OnError = Literal["cancel", "collect"]
+
+
+class TaskGroup:
+    """Calls that are made at once, and have all ended when the ``with`` block is left.
+
+    ``submit`` has a function called on a thread of the group's crew. The end of the block waits for all tasks,
+    also those that tasks submit meanwhile. The first failure, of a task or of the block, cancels the rest:
+    calls that have not begun never do, those that run are asked to end (see ``check_cancelled``), and so is the
+    block itself, in its waits. Then all failures are raised as one ``ExceptionGroup``. What is not an
+    ``Exception``, such as ``KeyboardInterrupt``, passes from the block as it is.
+
+    The group waits for calls that do not heed that they are cancelled, and says so in the log, again and again.
+    It leaves them behind only after ``grace``, if given, or at the second Ctrl-C.
+
+    Groups nest: a group that is opened in a task, or in the block of another, is cancelled with it.
+
+    Args:
+        max_workers: Calls at once; 32 unless given. Tasks beyond wait.
+        timeout: Seconds for the whole block; then the rest is cancelled and the built-in ``TimeoutError``
+            raised, within the ``ExceptionGroup`` if there were failures.
+        name: For logs, threads and errors.
+        grace: Seconds after a cancellation in which calls have to end; then they are left behind, logged and
+            counted, and their tasks are cancelled. None: as long as it takes.
+        on_error: ``"cancel"``, or ``"collect"``: a task's failure cancels nothing. All failures are raised in
+            the end, but for those that somebody was given by ``Task.result()`` or ``exception()``.
+        call_timeout: Seconds for one call; see ``map``, as for the following.
+        retry: When a failed call is made again.
+        limiter: The gate that every call passes.
+        hedge: When a slow call is started a second time.
+        max_abandoned: Calls left behind and still stuck at most, before the group breaks.
+
+    Raises:
+        InvalidArgument: An option is outside its bounds.
+        WrongType: An option is not what it must be.
+
+    Example:
+        >>> import treadle
+        >>> with treadle.TaskGroup() as group:
+        ...     two = group.submit(abs, -2)
+        ...     eight = group.submit(pow, 2, 3)
+        >>> two.result(), eight.result()
+        (2, 8)
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        timeout: float | None = None,
+        name: str | None = None,
+        grace: float | None = None,
+        *,
+        on_error: OnError = "cancel",
+        call_timeout: float | None = None,
+        retry: Retry | None = None,
+        limiter: Limiter | None = None,
+        hedge: Hedge | None = None,
+        max_abandoned: int | None = None,
+    ) -> None:
+        workers = DEFAULT_MAX_WORKERS if max_workers is None else max_workers
+        check_count("max_workers", workers, least=1)
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        if name is not None and not isinstance(name, str):
+            raise WrongType("name", describe(name), "a string")
+        if on_error not in ("cancel", "collect"):
+            raise InvalidArgument("on_error", describe(on_error), "'cancel' or 'collect'")
+        policy = Policy(
+            *(call_timeout, retry, limiter, hedge),
+            DEFAULT_GRACE_SECONDS if grace is None else grace,
+            workers if max_abandoned is None else max_abandoned,
+        )
+        self._book = TaskBook("group", "group" if name is None else name, workers, policy, GroupClosed)
+        self._book.closed = "has not begun"
+        self._book.on_failure = self._note_failure
+        self._book.goodbye = self._say_goodbye
+        self._on_error = on_error
+        self._grace = grace
+        self._timeout = timeout
+        self._timer: Timer | None = None
+        self._scope = Scope()
+        self._outer: Scope | None = None
+        self._before: Scope | None = None
+        self._registration: Registration | None = None
+        self._is_cancelled = False
+        self._is_late = False
+        self._failed: list[Task[Any]] = []
+
+    def __enter__(self) -> Self:
+        if self._book.closed != "has not begun":
+            raise GroupClosed(self.name, "was entered before")
+        self._outer = outer = current_scope()
+        if outer is not None:
+            outer.check()
+        self._book.closed = None
+        self._before, here.scope = here.scope, self._scope
+        if outer is not None:
+            self._registration = outer.add(lambda: self._cancel(outer.reason))
+        if self._timeout is not None:
+            self._timer = timekeeper.call_at(clock.now() + self._timeout, self._run_out, may_block=True)
+        return self
+
+    @property
+    def name(self) -> str:
+        """The group's name."""
+        return self._book.name
+
+    @property
+    def stats(self) -> Stats:
+        """The account of the tasks as it stands. May be asked at any time, from any thread."""
+        return self._book.stats()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
+        """Have ``fn(*args, **kwargs)`` called on a thread, and return its task.
+
+        May be called from the block, from tasks, and from other threads. The call sees the context variables of
+        whoever submits it.
+
+        Raises:
+            GroupClosed: The group has ended, or has not begun.
+            Cancelled: The group was cancelled, and so is whoever submits.
+            WrongType: ``fn`` cannot be called.
+        """
+        if self._is_cancelled and (scope := current_scope()) is not None:
+            scope.check()
+        return self._book.submit(fn, args, kwargs)
+
+    def cancel(self) -> None:
+        """Cancel all tasks, and the block in its waits; the group ends without an error of its own."""
+        self._cancel(f"group {self.name!r} was cancelled")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        here.scope = self._before
+        if error is not None:
+            self._cancel(f"group {self.name!r} ended with {describe(error)}")
+        self._book.close("has ended", when_empty=True)
+        interrupt = self._book.join(int(isinstance(error, KeyboardInterrupt)), self._grace)
+        self._let_go()
+        try:
+            return self._conclude(error, interrupt)
+        finally:
+            self._failed.clear()
+            del error, interrupt, traceback  # an exception's traceback leads here
+
+    # How it ends
+
+    def _cancel(self, reason: str) -> None:
+        if self._is_cancelled:
+            return
+        self._is_cancelled = True
+        self._scope.flag(reason)
+        self._book.cancel_all()
+        self._scope.run_callbacks()
+
+    def _note_failure(self, task: Task[Any]) -> None:
+        self._failed.append(task)
+        if self._on_error == "cancel" or self._book.broken is not None:
+            self._cancel(f"a task of group {self.name!r} failed")
+
+    def _run_out(self) -> None:
+        if not (self._is_cancelled or self._book.closed):
+            self._is_late = True
+            self._cancel(f"group {self.name!r} ran out of time")
+
+    def _say_goodbye(self, grace: float | None) -> None:
+        self._cancel("the interpreter exits")
+        self._book.join(1, grace)
+
+    def _let_go(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._outer is not None and self._registration is not None:
+            self._outer.remove(self._registration)
+
+    def _conclude(self, error: BaseException | None, interrupt: BaseException | None) -> bool:
+        """Raise what there is to raise; True: nothing, and the block's own error is dealt with."""
+        failures = self._failures()
+        if isinstance(error, Cancelled) and self._scope.is_cancelled:
+            error = None  # ours, or that of the scope around us, which is asked below
+        if isinstance(error, Exception) and not any(error is failure for failure in failures):
+            failures.insert(0, error)
+        bare = interrupt if interrupt is not None else error
+        if bare is not None and not isinstance(bare, Exception):
+            for failure in failures:
+                annotate(bare, f"group {self.name!r} also had the failure {describe(failure)}")
+            if bare is error:
+                return False
+            raise bare
+        if self._is_late:
+            late = TimeoutError(f"group {self.name!r} did not end within timeout={self._timeout} seconds")
+            if not failures:
+                raise late from None
+            failures.insert(0, late)
+        if failures:
+            raise BaseExceptionGroup(f"group {self.name!r} failed", failures) from None
+        if self._outer is not None:
+            self._outer.check()
+        return True
+
+    def _failures(self) -> list[BaseException]:
+        """Return the failures to be raised, each once, in the order of the tasks."""
+        failures: list[BaseException] = []
+        for task in sorted(self._failed, key=lambda task: task.number):
+            failure = task.failure
+            is_told = self._on_error == "collect" and task._is_told
+            if failure is not None and not is_told and not any(failure is other for other in failures):
+                failures.append(failure)
+        return failures
+
+
+def first_success(*fns: Callable[[], T], timeout: float | None = None, grace: float = DEFAULT_GRACE_SECONDS) -> T:
+    """Call all ``fns`` at once, return what the first one to succeed returns, and cancel the others.
+
+    Args:
+        fns: Called without arguments, each on a thread of its own.
+        timeout: Seconds for all of it.
+        grace: Seconds that those cancelled have to end; then they are left behind, and logged.
+
+    Raises:
+        ExceptionGroup: All of them failed; it has their exceptions, in order.
+        TimeoutError: None of them succeeded in time, and none failed; otherwise it is in the group.
+        InvalidArgument: There are no functions.
+        WrongType: One of ``fns`` cannot be called.
+
+    Example:
+        >>> import treadle
+        >>> treadle.first_success(lambda: treadle.sleep(60), lambda: "fast")
+        'fast'
+    """
+    if not fns:
+        raise InvalidArgument("fns", "none", "at least one function")
+    winners: list[Task[T]] = []
+
+    def note(task: Any) -> None:
+        if not task.cancelled() and task.failure is None:
+            winners.append(task)
+            group.cancel()
+
+    group = TaskGroup(len(fns), timeout, "first_success", grace, on_error="collect")
+    try:
+        with group:
+            for fn in fns:
+                if winners:
+                    break
+                group.submit(fn).add_done_callback(note)
+    except (Exception, BaseExceptionGroup):
+        if not winners:
+            raise
+    return winners[0].result()
