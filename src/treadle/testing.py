@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import Self
 
 from treadle._core import clock
-from treadle._core.clock import Clock, Permit
-from treadle.errors import InvalidArgument
+from treadle._core.clock import Clock as _Clock
+from treadle._core.clock import Permit as _Permit
+from treadle.errors import InvalidArgument as _InvalidArgument
 
 __all__ = ["ManualClock", "Turnstile", "assert_no_leaked_threads"]
 
@@ -109,8 +110,8 @@ class ManualClock:
         self._timeout = timeout
         self._now = time.monotonic()
         self._changed = threading.Condition()
-        self._sleepers: dict[int, tuple[float, Permit]] = {}
-        self._before: Clock | None = None
+        self._sleepers: dict[int, tuple[float, _Permit]] = {}
+        self._before: _Clock | None = None
 
     def __enter__(self) -> Self:
         self._before = clock.use(self)
@@ -131,7 +132,7 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Turn it forward, and wake those whose time has come. It cannot go back, as no monotonic clock can."""
         if not seconds >= 0:
-            raise InvalidArgument("seconds", str(seconds), "0 or more: a monotonic clock does not go back")
+            raise _InvalidArgument("seconds", str(seconds), "0 or more: a monotonic clock does not go back")
         with self._changed:
             self._now += seconds
             self._wake(lambda when: when <= self._now)
@@ -148,7 +149,7 @@ class ManualClock:
             if not self._changed.wait_for(lambda: len(self._sleepers) >= count, self._timeout):
                 raise TimeoutError(f"{len(self._sleepers)} threads sleep by this clock, not {count}")
 
-    def wait(self, permit: Permit, seconds: float) -> bool:
+    def wait(self, permit: _Permit, seconds: float) -> bool:
         """Wait until ``permit`` is released or the clock was turned by ``seconds``; tell which it was."""
         me = threading.get_ident()
         if seconds <= 0:

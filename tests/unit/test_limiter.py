@@ -774,17 +774,16 @@ def test_a_child_forked_inside_may_leave_and_enter_again() -> None:
 
     limiter = Limiter(max_concurrent=1)
     read, write = os.pipe()
-    with limiter:
-        with limiter._state().lock:  # held in the child for good, as if by a thread that is gone
-            pid = _fork_quietly()
-            if pid == 0:
-                signal.alarm(int(PATIENCE_SECONDS))
-                with limiter:
-                    pass
-                limiter.__exit__(None, None, None)
-                with limiter:
-                    os.write(write, b"inside again")
-                os._exit(0)
+    with limiter, limiter._state().lock:  # held in the child for good, as if by a thread that is gone
+        pid = _fork_quietly()
+        if pid == 0:
+            signal.alarm(int(PATIENCE_SECONDS))
+            with limiter:
+                pass
+            limiter.__exit__(None, None, None)
+            with limiter:
+                os.write(write, b"inside again")
+            os._exit(0)
     os.waitpid(pid, 0)
     os.close(write)
 

@@ -52,7 +52,7 @@ def test_all_names_what_a_module_offers(module: str) -> None:
     own = {
         name
         for name, thing in vars(loaded).items()
-        if not name.startswith("_") and getattr(thing, "__module__", "").startswith("treadle")
+        if not name.startswith("_") and (getattr(thing, "__module__", None) or "").startswith("treadle")
     }
 
     assert set(loaded.__all__) - {"Status"} == own - {"annotations"}

@@ -373,7 +373,7 @@ class Crew:
         return waiting > 0 and self.sizer.is_worth_sharing(waiting, self._gil)
 
     def _longest_in_hand(self) -> Chunk | None:
-        if not self.sizer.was_ever_large:
+        if not self.sizer.was_ever_large or self.attempts is not None:  # those have one call, maybe at the limiter
             return None
         # A chunk that was only just taken is left to its owner, who begins with the items first in order.
         since = perf_counter() - CHUNK_SECONDS

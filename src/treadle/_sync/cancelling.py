@@ -45,10 +45,9 @@ def sleep(seconds: float) -> None:
     check_seconds("seconds", seconds)
     deadline = clock.now() + seconds
     parker = Parker()
-    left = seconds
-    while left >= 0:
+    wait(parker, seconds)
+    while (left := deadline - clock.now()) > 0:  # a wait may end for no reason
         wait(parker, left)
-        left = deadline - clock.now()
 
 
 @contextmanager

@@ -118,7 +118,8 @@ class Limiter:
         WrongType: An argument is not a number.
 
     Example:
-        >>> limiter = Limiter(max_per_second=1000, max_concurrent=4)
+        >>> import treadle
+        >>> limiter = treadle.Limiter(max_per_second=1000, max_concurrent=4)
         >>> with limiter:
         ...     print("one of at most four")
         one of at most four
@@ -204,7 +205,8 @@ class Limiter:
             InvalidArgument: ``seconds`` is negative or not a number.
 
         Example:
-            >>> limiter = Limiter(max_concurrent=4)
+            >>> import treadle
+            >>> limiter = treadle.Limiter(max_concurrent=4)
             >>> limiter.pause(0.01)
         """
         check_seconds("seconds", seconds)
