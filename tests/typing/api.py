@@ -118,6 +118,51 @@ def errors_have_their_facts(error: treadle.RunClosed, abandoned: treadle.TooMany
     assert_type(abandoned.allowed, int)
 
 
+def a_task_has_the_type_of_its_result() -> None:
+    with treadle.TaskGroup(timeout=5, on_error="collect") as group:
+        assert_type(group, treadle.TaskGroup)
+        task = group.submit(len, "abc")
+        assert_type(task, treadle.Task[int])
+        assert_type(task.result(timeout=1), int)
+        assert_type(task.exception(), BaseException | None)
+    with treadle.PoolExecutor(max_workers=2) as pool:
+        assert_type(pool.submit(len, "abc").result(), int)
+        assert_type(pool.map(len, ["abc"]), Iterator[int])
+    assert_type(treadle.current_task(), treadle.Task[Any] | None)
+
+
+def submitted_arguments_are_checked(group: treadle.TaskGroup) -> None:
+    group.submit(len, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def first_success_returns_what_its_functions_do() -> None:
+    def ask() -> str:
+        return "answer"
+
+    assert_type(treadle.first_success(ask, ask, timeout=1), str)
+
+
+def policies_are_options_of_all() -> None:
+    retry, hedge = treadle.Retry(retry_on=(OSError, ValueError)), treadle.Hedge(after="p95")
+    limiter = treadle.Limiter(5, burst=2, max_concurrent=3)
+    assert_type(treadle.map(len, ["a"], retry=retry, limiter=limiter, hedge=hedge, call_timeout=1), treadle.Run[str, int])
+    treadle.TaskGroup(retry=retry, limiter=limiter, hedge=hedge, call_timeout=1)
+    treadle.PoolExecutor(retry=retry, limiter=limiter, hedge=hedge, call_timeout=1)
+    treadle.Retry(retry_on=lambda error: isinstance(error, OSError))
+    with limiter as nothing:
+        assert_type(nothing, None)
+
+
+async def to_thread_returns_what_the_function_does() -> None:
+    assert_type(await treadle.to_thread(len, "abc"), int)
+
+
+def waits_are_typed() -> None:
+    treadle.sleep(0.1)
+    with treadle.on_cancel(print, "cancelled"), treadle.shield(1.5):
+        treadle.check_cancelled()
+
+
 def test_tools_are_typed() -> None:
     turnstile = Turnstile(timeout=1.0)
     with turnstile(0) as passed, assert_no_leaked_threads() as _:
