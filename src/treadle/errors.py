@@ -131,7 +131,8 @@ class CallTimedOut(TreadleError, TimeoutError):
 
     def __init__(self, run: str, index: int, seconds: float) -> None:
         super().__init__()
-        self.args = (run, index, seconds)  # OSError.__init__ would take them for errno, text and a file's name
+        # OSError.__init__ would take them for errno, text and a file's name.
+        setattr(self, "args", (run, index, seconds))  # noqa: B010  # assigned, it would count as declared anew
         self.run = run
         self.index = index
         self.seconds = seconds

@@ -228,7 +228,7 @@ class TaskGroup:
     def _failures(self) -> list[BaseException]:
         """Return the failures to be raised, each once, in the order of the tasks."""
         failures: list[BaseException] = []
-        for task in sorted(self._failed, key=lambda task: task.number):
+        for task in sorted(self._failed, key=lambda task: task._number):
             failure = task.failure
             is_told = self._on_error == "collect" and task._is_told
             if failure is not None and not is_told and not any(failure is other for other in failures):
