@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,11 +36,18 @@ class WorkerState:
     is_abandoned: bool = False
 
 
-class Living(Protocol):
-    """Something with workers. None of these methods may wait for a lock: see ``register``."""
+class Shown(Protocol):
+    """Something that a dump shows."""
 
     name: str
     kind: str  # what a person calls it: run, group, executor
+
+    def worker_states(self) -> Sequence[WorkerState]:
+        """Return what each worker is doing. Called from signal handlers: it takes no lock."""
+
+
+class Living(Shown, Protocol):
+    """Something with workers. None of these methods may wait for a lock: see ``register``."""
 
     def begin_goodbye(self) -> None:
         """Start nothing new; called when the interpreter exits."""
@@ -54,12 +61,10 @@ class Living(Protocol):
     def grace_seconds(self) -> float:
         """Return how long a goodbye may take."""
 
-    def worker_states(self) -> Iterable[WorkerState]:
-        """Return what each worker is doing. Called from signal handlers: it takes no lock."""
-
 
 # A plain dict: copying its values is atomic, so that a signal handler or a forked child can look at it.
 _living: dict[int, weakref.ref[Living]] = {}
+_kept: dict[int, Shown] = {}  # what must be shown also when nobody else holds it any more
 _hooks_lock = threading.Lock()
 _hooked = False
 
@@ -87,6 +92,19 @@ def living() -> list[Living]:
     return [thing for ref in list(_living.values()) if (thing := ref()) is not None]
 
 
+def keep(thing: Shown) -> None:
+    """Have a dump show ``thing`` for as long as it has anything to show."""
+    for key, other in list(_kept.items()):
+        if not other.worker_states():
+            _kept.pop(key, None)
+    _kept[id(thing)] = thing
+
+
+def shown() -> list[Shown]:
+    """Return what a dump shows, oldest first."""
+    return [*living(), *list(_kept.values())]
+
+
 def _say_goodbye() -> None:
     """Give what still runs its grace, all of it at once, and let the interpreter go."""
     things = living()
@@ -103,3 +121,4 @@ def _close_after_fork() -> None:
     for thing in living():
         thing.close_after_fork()
     _living.clear()
+    _kept.clear()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
 from treadle._core import clock
 from treadle._core.cancellation import Scope, run_callbacks
 from treadle._core.chunk import Chunk
-from treadle._core.describe import describe
 from treadle._core.trial import Trial
 from treadle._crew.attempts import Attempts
 from treadle._crew.worker import Worker
@@ -18,8 +16,6 @@ from treadle._sync.aside import run_aside
 
 if TYPE_CHECKING:
     from treadle._crew.crew import Crew
-
-_logger = logging.getLogger("treadle")
 
 # While it is not known yet what is slow, or no further extra call is allowed.
 LOOK_AGAIN_SECONDS = 0.05
@@ -91,7 +87,7 @@ class Watch:
             if times:
                 self._set(min(times))
         if told or lost:
-            run_aside(f"{self._name}-watch", partial(self._follow_up, told, lost, settled))
+            run_aside(f"{self._name}-watch", partial(self._follow_up, told, settled))
         crew.send_help()
 
     def _inspect(self, worker: Worker, chunk: Chunk, now: float, told: list[Scope]) -> float | None:
@@ -170,14 +166,8 @@ class Watch:
 
     # On a thread of its own
 
-    def _follow_up(self, told: list[Scope], lost: list[tuple[Worker, Chunk]], settled: list[Chunk]) -> None:
+    def _follow_up(self, told: list[Scope], settled: list[Chunk]) -> None:
         run_callbacks(told)
-        for worker, chunk in lost:
-            age = clock.now() - (chunk.trial.begun or 0.0) if chunk.trial is not None else 0.0
-            _logger.warning(
-                "run %r leaves a thread behind: the call for item %d (%s) still runs after %.1f s in %s",
-                *(self._name, chunk.start, describe(chunk.items[0]), age, worker.thread.name),
-            )
         for chunk in settled:
             self._crew.settle_lost(chunk)
         self._crew.account.note_left()

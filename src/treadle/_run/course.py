@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from time import perf_counter
 from typing import Any
@@ -19,8 +19,9 @@ from treadle._core.register import WorkerState
 from treadle._core.settings import Settings
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
-from treadle._crew.onlook import LeftBehind, in_hand, states_of
+from treadle._crew.onlook import in_hand, states_of
 from treadle._crew.policy import Policy
+from treadle._crew.stragglers import Stragglers
 from treadle._crew.worker import Worker
 from treadle._engines.engine import CallPlan, Engine
 from treadle._run.intake import Intake
@@ -81,7 +82,7 @@ class Course:
         self._has_resource = plan.resource is not None
         self._first_failure: tuple[Chunk, int] | None = None
         self._stop_deadline = 0.0
-        self._abandoned: list[LeftBehind] = []
+        self._stragglers = Stragglers(self.kind, self.name, settings.max_abandoned)
         self._over = threading.Event()
         self._ender = 0
         self._began = perf_counter()
@@ -208,7 +209,7 @@ class Course:
             self.crew.stop()
             left = self.crew.abandon()
             late = [call for worker, chunk in left if (call := in_hand(worker, chunk))]
-            self._abandoned += late
+            self.too_many = self._stragglers.add(late) or self.too_many
             if threading.get_ident() == self.consumer:  # nobody else may touch what the consumer iterates
                 self.ledger.settle_batch()
             self.ledger.close([chunk for _, chunk in left if not _is_copy(chunk)])
@@ -217,21 +218,10 @@ class Course:
         still_opening = [worker.thread.name for worker in list(self.crew.workers) if worker.is_opening]
         if still_opening and self._has_resource:  # such a run was waited for, as long as its grace was
             _logger.warning("run %r leaves %s behind, still getting ready", self.name, ", ".join(still_opening))
-        for call in late:
-            state = call.state(is_abandoned=True)
-            _logger.warning(
-                "run %r leaves a thread behind: the call for item %d (%s) still runs after %.1f s in %s",
-                *(self.name, state.index, state.item, state.seconds, state.thread),
-            )
-        self._check_abandoned()
+        self._stragglers.log()
         if self.too_many is not None and self.ending is not None and self.ending is not self.too_many:
             annotate(self.ending, str(self.too_many))
         self._over.set()
-
-    def _check_abandoned(self) -> None:
-        stuck = sum(call.thread.is_alive() for call in self._abandoned)
-        if stuck > self.settings.max_abandoned and self.too_many is None:
-            self.too_many = TooManyAbandoned(self.name, stuck, self.settings.max_abandoned)
 
     def finish(self) -> bool:
         """Dismiss the crew after the last outcome was delivered, and tell whether that is all.
@@ -252,8 +242,7 @@ class Course:
         if self._outer is not None and self._registration is not None:
             self._outer.remove(self._registration)
         self._seconds = perf_counter() - self._began
-        if not self._abandoned:  # the ones left behind are shown by dump() until they end
-            register.dismiss(self)
+        register.dismiss(self)
         callbacks, self.on_end = self.on_end, []
         for callback in callbacks:
             try:
@@ -290,9 +279,8 @@ class Course:
 
     def note_abandoned(self, worker: Worker, chunk: Chunk) -> None:
         """Count a call that was left behind, and stop if there are too many."""
-        if (call := in_hand(worker, chunk)) is not None:
-            self._abandoned.append(call)
-        self._check_abandoned()
+        call = in_hand(worker, chunk)
+        self.too_many = self._stragglers.add([call] if call else []) or self.too_many
         if self.too_many is not None:
             self.stop(self.too_many)
 
@@ -315,6 +303,7 @@ class Course:
 
     def note_left(self) -> None:
         """Seal when the last worker of a run without an owner has left."""
+        self._stragglers.log()
         if self.seals_itself and not self.crew.workers:
             self.seal()
             self._let_go()
@@ -374,10 +363,9 @@ class Course:
         self.crew.close_after_fork()
         self.ledger.settle_batch()
 
-    def worker_states(self) -> Iterable[WorkerState]:
-        """Return what each worker is doing, the ones left behind too; takes no lock."""
-        states = [call.state(is_abandoned=True) for call in list(self._abandoned) if call.thread.is_alive()]
-        return states + states_of(list(self.crew.workers))
+    def worker_states(self) -> list[WorkerState]:
+        """Return what each worker is doing; takes no lock."""
+        return states_of(list(self.crew.workers))
 
     def stats(self) -> Stats:
         """Return the account as it stands; takes no lock, so counts may be moments apart."""
@@ -399,7 +387,7 @@ class Course:
             cancelled=ledger.cancelled,
             not_started=ledger.not_started,
             retried=0 if crew.attempts is None else crew.attempts.retried,
-            abandoned=len(self._abandoned),
+            abandoned=len(self._stragglers),
             running=len(crew.chunks_in_hand()),
             workers=len(crew.workers),
             seconds=self._seconds if self._seconds is not None else perf_counter() - self._began,

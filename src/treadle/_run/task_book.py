@@ -7,7 +7,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
@@ -24,9 +24,10 @@ from treadle._core.register import WorkerState
 from treadle._core.settings import check_callable
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
-from treadle._crew.onlook import LeftBehind, in_hand, states_of
+from treadle._crew.onlook import in_hand, states_of
 from treadle._crew.policy import Policy
 from treadle._crew.room import making_room
+from treadle._crew.stragglers import Stragglers
 from treadle._crew.worker import Worker
 from treadle._engines.engine import CallPlan
 from treadle._engines.inline import InlineEngine
@@ -103,7 +104,7 @@ class TaskBook:
         self._is_forked = False
         self._done: deque[Chunk] = deque()
         self._waiters: list[Parker] = []
-        self._abandoned: list[LeftBehind] = []
+        self._stragglers = Stragglers(kind, name, policy.max_abandoned)
         self._counts = {"succeeded": 0, "failed": 0, "timed_out": 0, "cancelled": 0}
         self._counting = threading.Lock()  # protects the counts
         self._uncounted: deque[str] = deque()
@@ -254,11 +255,10 @@ class TaskBook:
 
     def note_abandoned(self, worker: Worker, chunk: Chunk) -> None:
         """Count a call that was left behind, and stop if there are too many."""
-        if (call := in_hand(worker, chunk)) is not None:
-            self._abandoned.append(call)
-        stuck = len([call for call in self._abandoned if call.thread.is_alive()])
-        if stuck > self.policy.max_abandoned and self.broken is None:
-            self._break(TooManyAbandoned(self.name, stuck, self.policy.max_abandoned))
+        call = in_hand(worker, chunk)
+        too_many = self._stragglers.add([call] if call else [])
+        if too_many is not None and self.broken is None:
+            self._break(too_many)
 
     def note_broken(self, error: BaseException) -> None:
         """Stop: a worker could not get ready."""
@@ -287,6 +287,7 @@ class TaskBook:
 
     def note_left(self) -> None:
         """Let whoever waits look again, and end what a broken crew will never begin."""
+        self._stragglers.log()
         if (error := self.broken_error()) is not None:
             if not self._is_breakage_told:
                 self._is_breakage_told = True
@@ -373,7 +374,7 @@ class TaskBook:
         frames = sys._current_frames()
         is_plain = self.stopped_at is None
         for state in self.worker_states():
-            if state.index is None or state.is_abandoned:
+            if state.index is None:
                 continue
             frame = frames.get(state.ident or 0)
             stack = "" if frame is None else "".join(traceback.format_stack(frame))
@@ -391,28 +392,20 @@ class TaskBook:
         with self.crew.lock:
             left = self.crew.abandon()
             calls = [call for worker, chunk in left if (call := in_hand(worker, chunk))]
-            self._abandoned += calls
-        for call in calls:
-            state = call.state(is_abandoned=True)
-            _logger.warning(
-                "%s %r leaves a thread behind: task %d (%s) still runs after %.1f s in %s",
-                *(self.kind, self.name, state.index, state.item, state.seconds, state.thread),
-            )
+            self._stragglers.add(calls)
+        self._stragglers.log()
         for task in list(self.unfinished):
             self._end(task, "cancelled")
 
     def leave_behind(self, task: Task[Any]) -> None:
         """Leave the call of ``task`` behind, if it still runs, and let another worker take its place."""
-        crew, found = self.crew, []
+        crew = self.crew
         with crew.lock:
             for worker in list(crew.workers):
                 if task._chunk is not None and task._chunk in worker.in_hand():
                     crew.give_up(worker)
                     self.note_abandoned(worker, task._chunk)
-                    found.append(worker.thread.name)
-        for thread in found:
-            what = "a cancelled task still runs"
-            _logger.warning("%s %r leaves a thread behind: %s in %s", self.kind, self.name, what, thread)
+        self._stragglers.log()
         self._end(task, "cancelled")
         crew.send_help()
 
@@ -447,10 +440,9 @@ class TaskBook:
         if self._is_forked:
             raise self._refuse(self.name, "belongs to the process that was forked")
 
-    def worker_states(self) -> Iterable[WorkerState]:
-        """Return what each worker is doing, the ones left behind too; takes no lock."""
-        states = [call.state(is_abandoned=True) for call in list(self._abandoned) if call.thread.is_alive()]
-        return states + states_of(list(self.crew.workers))
+    def worker_states(self) -> list[WorkerState]:
+        """Return what each worker is doing; takes no lock."""
+        return states_of(list(self.crew.workers))
 
     def stats(self) -> Stats:
         """Return the account as it stands."""
@@ -463,7 +455,7 @@ class TaskBook:
             timed_out=counts["timed_out"],
             cancelled=counts["cancelled"],
             retried=0 if crew.attempts is None else crew.attempts.retried,
-            abandoned=len(self._abandoned),
+            abandoned=len(self._stragglers),
             running=running,
             workers=len(crew.workers),
             seconds=perf_counter() - self._began,

@@ -8,7 +8,7 @@ import traceback
 from types import FrameType
 from typing import TextIO
 
-from treadle._core.register import WorkerState, living
+from treadle._core.register import WorkerState, shown
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _ENGINES = os.path.join(_PACKAGE, "_engines") + os.sep
@@ -30,11 +30,13 @@ def dump(file: TextIO | None = None) -> None:
     """
     lines: list[str] = []
     frames = sys._current_frames()
-    for thing in living():
-        states = list(thing.worker_states())
+    groups: dict[str, list[WorkerState]] = {}
+    for thing in shown():
+        groups.setdefault(f"{thing.kind} {thing.name!r}", []).extend(thing.worker_states())
+    for title, states in groups.items():
         if not states:
             continue
-        lines.append(f"{thing.kind} {thing.name!r}: {len(states)} workers")
+        lines.append(f"{title}: {len(states)} workers")
         for state in sorted(states, key=lambda state: (state.index is None, state.index)):
             lines.append("  " + _describe(state))
             frame = frames.get(state.ident) if state.ident is not None and state.index is not None else None
