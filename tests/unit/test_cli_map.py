@@ -48,6 +48,14 @@ def stuck(text):
 def double(thing):
     return thing["n"] * 2
 
+TRIED = []
+
+def flaky(text):
+    TRIED.append(text)
+    if len(TRIED) == 1:
+        raise OSError("not yet")
+    return text
+
 NUMBER = 5
 
 class Tool:
@@ -320,3 +328,31 @@ def test_environment_is_not_needed(folder: Path) -> None:
 
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["value"] == "Ä"
+
+
+def test_a_call_that_takes_too_long_is_timed_out(folder: Path) -> None:
+    arguments = ["--call-timeout", "0.2", "--grace", "0", "--ordered"]
+    code, out, err = run_treadle("map", "work:stuck", "a", "stuck", *arguments, cwd=folder)
+
+    assert code == 1
+    assert [row["status"] for row in rows(out)] == ["succeeded", "timed_out"]
+    assert rows(out)[1]["error"]["type"] == "CallTimedOut"
+    assert "1 timed_out" in err.splitlines()[-1] or "1 timed out" in err.splitlines()[-1]
+
+
+def test_a_failed_call_is_made_again(folder: Path) -> None:
+    code, out, _ = run_treadle("map", "work:flaky", "a", "--max-attempts", "3", "--max-per-second", "100", cwd=folder)
+
+    assert code == 0
+    assert out == '{"index": 0, "key": "a", "status": "succeeded", "attempts": 2, "value": "a"}\n'
+
+
+@pytest.mark.parametrize(
+    "option", [("--grace", "nan"), ("--call-timeout", "0"), ("--max-per-second", "inf"), ("--max-attempts", "0")]
+)
+def test_a_number_out_of_bounds_is_the_users_mistake(option: tuple[str, str], folder: Path) -> None:
+    code, _, err = run_treadle("map", "work:shout", "a", *option, cwd=folder)
+
+    assert code == 2
+    assert option[0] in err
+    assert "Traceback" not in err

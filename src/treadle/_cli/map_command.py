@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,17 @@ EXIT_STOPPED = 3
 EXIT_BROKEN_PIPE = 141
 
 
+class FiniteNumber(click.FloatRange):
+    """A number that is one: click lets nan and inf pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, within its bounds."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 @click.command("map")
 @click.argument("func")
 @click.argument("inputs", nargs=-1)
@@ -31,7 +43,13 @@ EXIT_BROKEN_PIPE = 141
 @click.option("--output", "-o", type=click.Path(dir_okay=False, writable=True), help="Write the results here.")
 @click.option("--max-workers", "-w", type=click.IntRange(min=1), help="Calls at a time (32).")
 @click.option("--ordered", is_flag=True, help="Write results in input order, not as they are done.")
-@click.option("--grace", type=click.FloatRange(min=0), default=0.25, show_default=True, metavar="SECONDS",
+@click.option("--call-timeout", type=FiniteNumber(min=0, min_open=True), metavar="SECONDS",
+              help="How long one call may take; then its input is timed_out.")  # fmt: skip
+@click.option("--max-attempts", type=click.IntRange(min=1), default=1, show_default=True, metavar="COUNT",
+              help="Calls for one input, if they fail; later ones wait for longer and longer.")  # fmt: skip
+@click.option("--max-per-second", type=FiniteNumber(min=0, min_open=True, max=1e9), metavar="RATE",
+              help="Calls that begin in a second, further attempts included.")  # fmt: skip
+@click.option("--grace", type=FiniteNumber(min=0), default=0.25, show_default=True, metavar="SECONDS",
               help="How long running calls may take to end after Ctrl-C.")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress and no summary.")
 def map_command(
@@ -43,6 +61,9 @@ def map_command(
     output: str | None,
     max_workers: int | None,
     ordered: bool,
+    call_timeout: float | None,
+    max_attempts: int,
+    max_per_second: float | None,
     grace: float,
     quiet: bool,
 ) -> None:
@@ -59,7 +80,8 @@ def map_command(
       tail -f access.log | treadle map logs.py:classify -
 
     Results are {"index", "key", "status", "value"} lines on standard output; a line of a failed call has
-    "error" instead of "value". Everything else goes to standard error, also what FUNC prints. SIGUSR1 shows
+    "error" instead of "value", and "attempts" where there were several. Everything else goes to standard
+    error, also what FUNC prints. SIGUSR1 shows
     what each worker is doing.
 
     \b
@@ -79,6 +101,9 @@ def map_command(
             max_workers=max_workers,
             ordered=ordered,
             intake="thread",
+            call_timeout=call_timeout,
+            retry=treadle.Retry(max_attempts) if max_attempts > 1 else None,
+            limiter=None if max_per_second is None else treadle.Limiter(max_per_second),
             grace=grace,
             progress=not quiet,
             name=describe_function(function),
@@ -160,7 +185,7 @@ def _write_all(run: treadle.Run[Any, str], writer: Writer, results: TextIO) -> i
     except OSError as error:
         click.echo(f"treadle: the results cannot be written: {error.strerror}", err=True)
         return _give_up(results, EXIT_STOPPED)
-    return EXIT_FAILED_ITEMS if run.stats.failed else 0
+    return EXIT_FAILED_ITEMS if run.stats.failed or run.stats.timed_out else 0
 
 
 def _give_up(results: TextIO, code: int) -> int:

@@ -103,7 +103,10 @@ class Writer:
     def write(self, outcome: Outcome[Entry, str]) -> None:
         """Write one outcome."""
         entry = outcome.item
-        text = json.dumps({"index": outcome.index, "key": entry.key, "status": outcome.status}, ensure_ascii=False)
+        facts: dict[str, Any] = {"index": outcome.index, "key": entry.key, "status": outcome.status}
+        if outcome.attempts > 1:
+            facts["attempts"] = outcome.attempts
+        text = json.dumps(facts, ensure_ascii=False)
         if outcome.status == "succeeded":
             text = f'{text[:-1]}, "value": {outcome.value}}}'
         else:
