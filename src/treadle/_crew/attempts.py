@@ -40,20 +40,24 @@ class Attempts:
 
     def close(self, chunk: Chunk) -> float | None:
         """Take the answer as it is now, and return after how many seconds to ask again; None: do not."""
-        trial, policy = chunk.trial, self.policy
+        trial = chunk.trial
         assert trial is not None
         with self._crew.lock:
             trial.is_closed = True
             is_late = trial.is_timed_out
-        if is_late:
-            assert policy.call_timeout is not None
-            chunk.results = [None]
-            chunk.failures = {0: CallTimedOut(self._name, chunk.start, policy.call_timeout)}
+        if is_late and not trial.is_abandoned:
+            self.mark_timed_out(chunk)
         if not chunk.failures:
             if trial.begun is not None and chunk.results:
                 self.seconds.append(clock.now() - trial.begun)
             return None
         return self._delay(chunk.failures[0], trial)
+
+    def mark_timed_out(self, chunk: Chunk) -> None:
+        """Let ``chunk`` have failed by taking too long, whatever its call came to."""
+        assert self.policy.call_timeout is not None
+        chunk.results = [None]
+        chunk.failures = {0: CallTimedOut(self._name, chunk.start, self.policy.call_timeout)}
 
     def _delay(self, error: BaseException, trial: Trial) -> float | None:
         retry, limiter = self.policy.retry, self.policy.limiter

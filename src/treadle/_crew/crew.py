@@ -207,6 +207,7 @@ class Crew:
         del self.workers[worker]
         if self.is_stopping:
             self._still_at_it -= 1
+            self._rest_watch()
 
     def settle_lost(self, chunk: Chunk) -> None:
         """Settle what stands for a call that was left behind while the crew goes on."""
@@ -317,6 +318,7 @@ class Crew:
                 self._dismiss_one()
             if self.is_stopping and not self.workers:
                 self.account.note_quieter()
+            self._rest_watch()
         self.account.note_left()
 
     # Without the lock
@@ -447,6 +449,10 @@ class Crew:
             return tail
 
     # Under the lock
+
+    def _rest_watch(self) -> None:
+        if self._watch is not None and not self.workers:
+            self._watch.rest()
 
     def _note_arrival(self, worker: Worker) -> None:
         if worker.is_on_its_way:

@@ -13,6 +13,7 @@ from treadle._crew.attempts import Attempts
 from treadle._crew.worker import Worker
 from treadle._sync import timekeeper
 from treadle._sync.aside import run_aside
+from treadle._sync.timekeeper import Timer
 
 if TYPE_CHECKING:
     from treadle._crew.crew import Crew
@@ -37,6 +38,7 @@ class Watch:
         self._hedge = policy.hedge
         self._grace = policy.grace
         self._is_set = False
+        self._timer: Timer | None = None
         self._extra = 0
         self.begun = 0  # calls; without a lock, as only a share of it matters
 
@@ -61,7 +63,13 @@ class Watch:
 
     def _set(self, when: float) -> None:
         self._is_set = True
-        timekeeper.call_at(when, self._look)
+        self._timer = timekeeper.call_at(when, self._look)
+
+    def rest(self) -> None:
+        """Forget the timer, which would keep all of this alive: there is no worker left. Under the crew's lock."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._is_set = None, False
 
     # On the timekeeper's thread
 
@@ -120,6 +128,8 @@ class Watch:
             successor = chunk.again()
             successor.todo.clear()
             successor.begun, successor.is_cancelled = chunk.begun, True
+            if trial.is_timed_out:  # said at once: the account may be closed before anything else is decided
+                self._attempts.mark_timed_out(successor)
             successor.trial = Trial(trial.places, trial.history, trial.begun, trial.told_at, trial.is_timed_out, True)
             successor.trial.twin, successor.trial.original = trial.twin, trial.original
             if trial.twin is not None and trial.twin.trial is not None:

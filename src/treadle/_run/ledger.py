@@ -100,6 +100,8 @@ class Ledger:
         for chunk in abandoned:
             self._settle(chunk, "abandoned")
         for chunk in self.chunks.values():
+            if chunk.end == "running" and chunk.results and len(chunk.results) == len(chunk.items):
+                self._settle(chunk, "done")  # a call left behind, which was about to be made again
             open_calls = len(chunk.items) - len(chunk.results)
             running = int(chunk.is_cut_short())
             self.cancelled += running

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from treadle._core import clock
-from treadle._core.cancellation import here
+from treadle._core.cancellation import check_cancelled, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, cut_our_frames, describe, describe_function
 from treadle._core.trial import Trial
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from treadle._run.task_book import TaskBook
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("treadle")
 
 _DONE = ("FINISHED", "CANCELLED_AND_NOTIFIED")  # the standard library's names for it
 
@@ -120,18 +124,23 @@ class Task(Future[T]):
             Cancelled: What waits here was itself cancelled.
         """
         self._wait(timeout)
+        if self.cancelled():
+            check_cancelled()  # where both were cancelled, who waits ends as quietly as what it waits for
         try:
             return super().result(0)
         except BaseException as error:
+            # Not ``done()``: it may have become so since we gave up, and nobody would ever be given the error.
+            self._is_told = self._is_told or error is self._exception
             self._name(error)
             raise
         finally:
-            self._is_told = self._is_told or self.done()
             del self
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, or None if it returned, waiting for it; raises as ``result`` does."""
         self._wait(timeout)
+        if self.cancelled():
+            check_cancelled()
         error = super().exception(0)
         self._is_told = True
         self._name(error)
@@ -155,7 +164,21 @@ class Task(Future[T]):
             for waiter in self._waiters:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]  # not in typeshed; there in all versions
+        self._invoke_callbacks()
+
+    def _invoke_callbacks(self) -> None:
+        """Call every done-callback, whatever others raise; the list is copied, as waits leave it meanwhile."""
+        interrupt: KeyboardInterrupt | None = None
+        callbacks: list[Callable[[object], object]] = self._done_callbacks  # type: ignore[attr-defined]  # not in typeshed
+        for callback in list(callbacks):
+            try:
+                callback(self)
+            except BaseException as error:
+                _logger.exception("a done-callback of %r failed", self)
+                if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                    interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
     def _name(self, error: BaseException | None) -> None:
         """Say on the error which task it belongs to. Not where it was raised: see ``cut_our_frames``."""
@@ -171,8 +194,10 @@ class Task(Future[T]):
             return
         book = self._book
         book.check_owner()
-        if timeout is None and run_here(book.crew, chunk) and self.done():
-            return
+        if timeout is None and run_here(book.crew, chunk):
+            check_cancelled()
+            if self.done():
+                return
         parker = Parker()
         wake = _Wake(parker)
         self.add_done_callback(wake)
@@ -183,7 +208,7 @@ class Task(Future[T]):
                     cancelling.wait(parker, None if deadline is None else deadline - clock.now())
         finally:
             with self._condition:
-                callbacks: list[object] = self._done_callbacks  # type: ignore[attr-defined]  # as above
+                callbacks: list[object] = self._done_callbacks  # type: ignore[attr-defined]  # not in typeshed
                 if wake in callbacks:
                     callbacks.remove(wake)
 

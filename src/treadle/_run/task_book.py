@@ -122,9 +122,12 @@ class TaskBook:
         chunk = task._chunk
         assert chunk is not None
         self.unfinished[task] = None
-        if self.closed is not None:
+        if (closed := self.closed) is not None:
+            refusal = self.broken_error() or self._refuse(self.name, closed)
             self.unfinished.pop(task, None)
-            raise self.broken_error() or self._refuse(self.name, self.closed)
+            self._wake()
+            self._dismiss_if_empty()  # whoever closes it may have seen this one, and left the last step to its end
+            raise refusal
         self.crew.submit([chunk])
         if self.crew.is_stopping:  # it may have come too late to be seen
             if self.broken is not None:
@@ -165,12 +168,12 @@ class TaskBook:
     def cancel_all(self, grace: float | None = None) -> None:
         """Begin no further call, and ask those that run to end."""
         del grace
-        if self.closed is None:
-            self.closed = "was cancelled"
+        closed = self.closed or "was cancelled"
         with self.crew.lock:
             if self.stopped_at is None:
                 self.stopped_at = clock.now()
-            self.crew.stop(f"{self.kind} {self.name!r} {self.closed}")
+            self.crew.stop(f"{self.kind} {self.name!r} {closed}")
+        self.closed = closed  # not before: a task that submits another shall be cancelled, not refused
         self.note_handed_in()
         for task in list(self.unfinished):
             self.cancel_unbegun(task)
@@ -227,6 +230,10 @@ class TaskBook:
                 task.set_result(value)
         except InvalidStateError:  # cancelled, or answered by its twin
             status = ""
+        finally:  # also when Ctrl-C strikes in a done-callback
+            self._note_end(task, status, error)
+
+    def _note_end(self, task: Task[Any], status: str, error: BaseException | None) -> None:
         chunk, task._chunk = task._chunk, None
         if chunk is not None:
             chunk.task = None
@@ -330,13 +337,13 @@ class TaskBook:
         interrupt: BaseException | None = None
         parker = Parker()
         self._waiters.append(parker)
-        began, reports = clock.now(), 0
+        began, reports = clock.now(), [0, 0]  # before the calls were asked to end, and after
         try:
             while self.unfinished or self.crew.workers:
                 try:
                     with making_room():
                         parker.wait_watchfully(self._next_look(began, reports, grace))
-                    reports += self._report_if_due(began, reports)
+                    self._report_if_due(began, reports)
                     if grace is not None and self.stopped_at is not None and clock.now() >= self.stopped_at + grace:
                         self.abandon()
                         return interrupt
@@ -357,22 +364,24 @@ class TaskBook:
         self.close("was shut down")
         self.join(0)
 
-    def _next_look(self, began: float, reports: int, grace: float | None) -> float:
+    def _next_look(self, began: float, reports: list[int], grace: float | None) -> float:
         times = [self._next_report(began, reports)]
         if grace is not None and self.stopped_at is not None:
             times.append(self.stopped_at + grace)
         return max(0.0, min(times) - clock.now())
 
-    def _next_report(self, began: float, reports: int) -> float:
+    def _next_report(self, began: float, reports: list[int]) -> float:
         if self.stopped_at is None:
-            return began + PLAIN_REPORT_SECONDS * 2.0**reports
-        return self.stopped_at + CANCELLED_REPORT_SECONDS * 2.0**reports
+            return began + PLAIN_REPORT_SECONDS * 2.0 ** reports[0]
+        return self.stopped_at + CANCELLED_REPORT_SECONDS * 2.0 ** reports[1]
 
-    def _report_if_due(self, began: float, reports: int) -> int:
-        if clock.now() < self._next_report(began, reports):
-            return 0
+    def _report_if_due(self, began: float, reports: list[int]) -> None:
+        now, is_plain = clock.now(), self.stopped_at is None
+        if now < self._next_report(began, reports):
+            return
+        while self._next_report(began, reports) <= now:  # what was due in the meantime is told once
+            reports[not is_plain] += 1
         frames = sys._current_frames()
-        is_plain = self.stopped_at is None
         for state in self.worker_states():
             if state.index is None:
                 continue
@@ -384,7 +393,6 @@ class TaskBook:
                 *(self.kind, self.name, state.index, state.item, state.seconds),
                 *("" if is_plain else " and was asked to end", state.thread, stack),
             )
-        return 1
 
     def abandon(self) -> None:
         """Leave behind the calls that still run: their tasks are cancelled, their threads go on by themselves."""
@@ -407,6 +415,8 @@ class TaskBook:
                     self.note_abandoned(worker, task._chunk)
         self._stragglers.log()
         self._end(task, "cancelled")
+        if self.broken is not None:
+            self.note_left()  # there may be no worker left to do it
         crew.send_help()
 
     def _wake(self) -> None:

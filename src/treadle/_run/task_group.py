@@ -147,7 +147,7 @@ class TaskGroup:
             Cancelled: The group was cancelled, and so is whoever submits.
             WrongType: ``fn`` cannot be called.
         """
-        if self._is_cancelled and (scope := current_scope()) is not None:
+        if self._book.stopped_at is not None and (scope := current_scope()) is not None:
             scope.check()
         return self._book.submit(fn, args, kwargs)
 
@@ -159,7 +159,9 @@ class TaskGroup:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         here.scope = self._before
-        if error is not None:
+        if isinstance(error, Cancelled) and self._scope.is_cancelled:
+            error = None  # ours, or that of the scope around us, which is asked in the end
+        elif error is not None:
             self._cancel(f"group {self.name!r} ended with {describe(error)}")
         self._book.close("has ended", when_empty=True)
         interrupt = self._book.join(int(isinstance(error, KeyboardInterrupt)), self._grace)
@@ -203,8 +205,6 @@ class TaskGroup:
     def _conclude(self, error: BaseException | None, interrupt: BaseException | None) -> bool:
         """Raise what there is to raise; True: nothing, and the block's own error is dealt with."""
         failures = self._failures()
-        if isinstance(error, Cancelled) and self._scope.is_cancelled:
-            error = None  # ours, or that of the scope around us, which is asked below
         if isinstance(error, Exception) and not any(error is failure for failure in failures):
             failures.insert(0, error)
         bare = interrupt if interrupt is not None else error
