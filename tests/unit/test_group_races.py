@@ -1,0 +1,116 @@
+"""Moments of a few bytecodes in the life of a group, held open: what happens in them must not be lost."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+import treadle
+from tests.conftest import Gate
+from treadle._run.task_book import TaskBook
+from treadle.testing import ManualClock, assert_no_leaked_threads
+
+PATIENCE_SECONDS = 10.0
+
+
+def test_failure_that_comes_as_a_reader_gives_up_is_still_raised(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gave up waiting was not given the error, even if the task has failed before it is out of ``result``."""
+    give_up = Future.result
+
+    def fail_meanwhile(self: Future[Any], timeout: float | None = None) -> Any:
+        try:
+            return give_up(self, timeout)
+        except TimeoutError:
+            gate.open()
+            assert ended.wait(PATIENCE_SECONDS)
+            raise
+
+    def fail() -> None:
+        gate.hold()
+        raise ValueError("told to nobody")
+
+    monkeypatch.setattr(Future, "result", fail_meanwhile)
+    ended = threading.Event()
+
+    with pytest.raises(ExceptionGroup) as raised, treadle.TaskGroup(on_error="collect") as group:
+        task = group.submit(fail)
+        task.add_done_callback(lambda _: ended.set())
+        with pytest.raises(TimeoutError):
+            task.result(timeout=0)
+
+    assert [str(error) for error in raised.value.exceptions] == ["told to nobody"]
+
+
+class HeldOpen(TaskBook):
+    """A book that, when it closes, has an outsider submit between the step and the second look."""
+
+    outsider: threading.Thread | None = None
+    _closed: str | None = None
+
+    @property
+    def closed(self) -> str | None:
+        if threading.current_thread() is self.outsider and self._closed is not None:
+            self.has_seen_it.set()
+        return self._closed
+
+    @closed.setter
+    def closed(self, reason: str | None) -> None:
+        self._closed = reason
+        if reason == "has ended" and self.outsider is not None and self.outsider.ident is None:
+            self.outsider.start()
+            assert self.has_seen_it.wait(PATIENCE_SECONDS)
+
+    has_seen_it: threading.Event
+
+
+class Unfinished(dict[Any, None]):
+    """Keeps the outsider's task listed until the closing thread has looked for it."""
+
+    def __init__(self, book: HeldOpen, given: dict[Any, None]) -> None:
+        super().__init__(given)
+        self._book = book
+        self._was_looked_at = threading.Event()
+
+    def __bool__(self) -> bool:
+        if threading.current_thread() is not self._book.outsider and len(self):
+            self._was_looked_at.set()
+        return len(self) > 0
+
+    def pop(self, key: Any, default: Any = None) -> Any:
+        if threading.current_thread() is self._book.outsider:
+            assert self._was_looked_at.wait(PATIENCE_SECONDS)
+        return super().pop(key, default)
+
+
+def test_group_ends_though_an_outsider_is_refused_in_the_moment_it_closes() -> None:
+    """Who closes leaves the last step to a task that it sees; a refused one must take that step too, or all hang."""
+    refused: list[BaseException] = []
+
+    def submit_late() -> None:
+        try:
+            group.submit(abs, -2)
+        except treadle.errors.GroupClosed as error:
+            refused.append(error)
+
+    with treadle.TaskGroup() as group:
+        group.submit(abs, -1).result()
+        book: Any = group._book
+        del book.__dict__["closed"]  # None so far; the class takes over
+        book.__class__ = HeldOpen
+        book.has_seen_it = threading.Event()
+        book.outsider = threading.Thread(target=submit_late)
+        book.unfinished = Unfinished(book, book.unfinished)
+    book.outsider.join(PATIENCE_SECONDS)
+
+    assert ["has ended" in str(error) for error in refused] == [True]
+
+
+def test_ended_group_leaves_no_timer_for_its_call_timeout() -> None:
+    """It would hold a thread, and the memory of each group, until it is due, however long ago the calls ended."""
+    with ManualClock(), assert_no_leaked_threads(), treadle.TaskGroup(call_timeout=3600) as group:
+        task = group.submit(abs, -1)
+
+    assert task.result() == 1
