@@ -111,6 +111,7 @@ class ManualClock:
         self._now = time.monotonic()
         self._changed = threading.Condition()
         self._sleepers: dict[int, tuple[float, _Permit]] = {}
+        self._seen = threading.local()  # .at: the time that a thread was told last
         self._before: _Clock | None = None
 
     def __enter__(self) -> Self:
@@ -127,7 +128,8 @@ class ManualClock:
 
     def now(self) -> float:
         """Return the time it shows, in seconds."""
-        return self._now
+        self._seen.at = now = self._now
+        return now
 
     def advance(self, seconds: float) -> None:
         """Turn it forward, and wake those whose time has come. It cannot go back, as no monotonic clock can."""
@@ -155,7 +157,10 @@ class ManualClock:
         if seconds <= 0:
             return permit.acquire(blocking=False)
         with self._changed:
-            when = self._now + seconds
+            # From the time that the thread knows: if the clock was turned since, the wait is so much shorter.
+            when = getattr(self._seen, "at", self._now) + seconds
+            if when <= self._now:
+                return permit.acquire(blocking=False)
             if clock.in_use() is not self:  # just taken out of use: whoever waits looks again
                 return False
             self._sleepers[me] = (when, permit)

@@ -69,7 +69,7 @@ class Retry:
         check_count("max_attempts", self.max_attempts, least=1)
         check_seconds("backoff", self.backoff)
         check_seconds("max_delay", self.max_delay)
-        if not isinstance(self.jitter, int | float):
+        if isinstance(self.jitter, bool) or not isinstance(self.jitter, int | float):
             raise WrongType("jitter", describe(self.jitter), "a number from 0 to 1")
         if not 0 <= self.jitter <= 1:
             raise InvalidArgument("jitter", str(self.jitter), "a number from 0 to 1")

@@ -34,6 +34,7 @@ class Trial:
         is_void: Its answer no longer counts: its twin was faster.
         twin: The other call for the same item, in a hedge.
         is_told: The history is on the error already.
+        is_last: Whoever asked for the call has cancelled it, so there is no further attempt, whatever it raises.
         original: This is the second call; the account knows that one's chunk.
     """
 
@@ -48,6 +49,7 @@ class Trial:
     twin: Chunk | None = None
     original: Chunk | None = None
     is_told: bool = False
+    is_last: bool = False
 
     @property
     def attempts(self) -> int:

@@ -45,13 +45,11 @@ class Attempts:
         with self._crew.lock:
             trial.is_closed = True
             is_late = trial.is_timed_out
+            if trial.begun is not None and chunk.results and not (is_late or chunk.failures):
+                self.seconds.append(clock.now() - trial.begun)  # under the lock: the watch sorts them
         if is_late and not trial.is_abandoned:
             self.mark_timed_out(chunk)
-        if not chunk.failures:
-            if trial.begun is not None and chunk.results:
-                self.seconds.append(clock.now() - trial.begun)
-            return None
-        return self._delay(chunk.failures[0], trial)
+        return self._delay(chunk.failures[0], trial) if chunk.failures else None
 
     def mark_timed_out(self, chunk: Chunk) -> None:
         """Let ``chunk`` have failed by taking too long, whatever its call came to."""
@@ -92,7 +90,7 @@ class Attempts:
         if trial.original is not None:
             self._crew.account.note_replaced(trial.original, chunk)
             trial.original = None
-        if chunk.failures and delay is not None and not self._crew.is_stopping:
+        if chunk.failures and delay is not None and not (self._crew.is_stopping or trial.is_last):
             return not self._schedule(chunk, delay)
         return True
 
@@ -108,7 +106,8 @@ class Attempts:
     def _dismiss(self, twin: Chunk) -> None:
         assert twin.trial is not None
         twin.trial.is_void = True
-        twin.trial.told_at = clock.now()
+        twin.trial.told_at = now = clock.now()
+        self._crew.expect_end(now)
         twin.trial.twin = None
         twin.todo.clear()
         self._crew.cancel_chunks([twin], "its twin was faster")

@@ -7,6 +7,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 
@@ -162,8 +163,11 @@ class Crew:
             return
         self._keep_before = keep_before
         self.is_stopping = True
-        given_up = self.attempts.give_up(list(self._queue)) if self.attempts is not None else []
-        self._queue.clear()
+        queued: list[Chunk] = []
+        while self._queue:  # one by one: workers take from it meanwhile
+            with suppress(IndexError):
+                queued.append(self._queue.popleft())
+        given_up = [] if self.attempts is None else self.attempts.give_up(queued)
         cancelled: list[Chunk] = []
         for worker in self.workers:
             if chunks := worker.in_hand():
@@ -188,6 +192,11 @@ class Crew:
                 worker.engine.interrupt()
         if scopes:  # callbacks of the user's: not under our lock, and they may take their time
             run_aside(f"{self._name}-cancel", partial(run_callbacks, scopes))
+
+    def expect_end(self, told_at: float) -> None:
+        """Leave a call that was asked to end at ``told_at`` behind, if it does not. Called under the lock."""
+        if self._watch is not None:
+            self._watch.note_told(told_at)
 
     def abandon(self) -> list[tuple[Worker, Chunk]]:
         """Give up on the workers that are still in a call, and return them. Called under the lock."""
@@ -422,13 +431,16 @@ class Crew:
                 return chunk
             is_news = True
             while is_news and worker.is_idle and not self.is_stopping:  # a wake-up may be an old one
-                is_news = worker.parker.wait_watchfully(poll_seconds=self._idle_seconds)
+                is_news = worker.parker.rest(self._idle_seconds)
+            chunk = None if worker.is_idle else self._take()
             with self.lock:
                 is_surplus = worker.is_idle and not is_news
                 self._note_arrival(worker)
                 if is_surplus:
                     self.workers.pop(worker, None)
                     return None
+            if chunk is not None:
+                return chunk
         return None
 
     def _take(self) -> Chunk | None:

@@ -40,6 +40,8 @@ def states_of(workers: list[Worker]) -> list[WorkerState]:
 
 def in_hand(worker: Worker, chunk: Chunk) -> LeftBehind | None:
     """Return what ``worker`` is doing with ``chunk``, or None if it is through with it."""
+    if chunk.trial is not None and chunk.trial.begun is None:
+        return None  # it waits for its turn
     items, begun = chunk.items, chunk.begun
     offset = len(chunk.results)
     if begun is None or offset >= len(items):

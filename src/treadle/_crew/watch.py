@@ -65,6 +65,15 @@ class Watch:
         self._is_set = True
         self._timer = timekeeper.call_at(when, self._look)
 
+    def note_told(self, at: float) -> None:
+        """Take note that a call was asked to end, by somebody else. Under the crew's lock."""
+        when = at + self._grace
+        if self._timer is not None and self._is_set:
+            if self._timer.when <= when:
+                return
+            self._timer.cancel()
+        self._set(when)
+
     def rest(self) -> None:
         """Forget the timer, which would keep all of this alive: there is no worker left. Under the crew's lock."""
         if self._timer is not None:
@@ -94,6 +103,8 @@ class Watch:
             times += self._hedge_slow_ones(now)
             if times:
                 self._set(min(times))
+            if lost and crew.is_stopping:
+                crew.account.note_quieter()
         if told or lost:
             run_aside(f"{self._name}-watch", partial(self._follow_up, told, settled))
         crew.send_help()
@@ -132,6 +143,7 @@ class Watch:
                 self._attempts.mark_timed_out(successor)
             successor.trial = Trial(trial.places, trial.history, trial.begun, trial.told_at, trial.is_timed_out, True)
             successor.trial.twin, successor.trial.original = trial.twin, trial.original
+            successor.trial.is_last = trial.is_last
             if trial.twin is not None and trial.twin.trial is not None:
                 trial.twin.trial.twin = successor
                 if trial.twin.trial.original is chunk:

@@ -229,14 +229,10 @@ class Course:
         It is not before every resource is closed. Called under the lock.
         """
         self.crew.stop()
-        if self.crew.attempts is not None and not self.crew.is_quiet():  # the slower calls of hedges
-            left = self.crew.abandon()
-            self._stragglers.add(call for worker, chunk in left if (call := in_hand(worker, chunk)))
         return not (self._has_resource and self.crew.workers)
 
     def finished(self) -> None:
         """Take note that the run has come to its natural end and the crew is quiet."""
-        self._stragglers.log()
         self.is_finished = True
         self._end_up()
         self._over.set()

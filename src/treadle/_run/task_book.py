@@ -147,6 +147,9 @@ class TaskBook:
             chunks: list[Chunk] = [chunk]
             if trial is not None and trial.twin is not None:
                 chunks.append(trial.twin)
+            for each in chunks:
+                if each.trial is not None:
+                    each.trial.is_last = True
             crew.cancel_chunks(chunks, "it was cancelled")
         if is_open:
             self.discard(task, chunk)

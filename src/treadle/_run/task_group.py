@@ -205,6 +205,9 @@ class TaskGroup:
     def _conclude(self, error: BaseException | None, interrupt: BaseException | None) -> bool:
         """Raise what there is to raise; True: nothing, and the block's own error is dealt with."""
         failures = self._failures()
+        broken = self._book.broken
+        if broken is not None and not any(broken is failure for failure in failures):
+            failures.append(broken)
         if isinstance(error, Exception) and not any(error is failure for failure in failures):
             failures.insert(0, error)
         bare = interrupt if interrupt is not None else error

@@ -36,6 +36,10 @@ class Parker:
             return self._permit.acquire()
         return clock.in_use().wait(self._permit, min(max(0.0, seconds), threading.TIMEOUT_MAX))
 
+    def rest(self, seconds: float) -> bool:
+        """As ``wait``, by the machine's clock, whatever the clock in use says."""
+        return self._permit.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+
     def wait_watchfully(self, seconds: float | None = None, poll_seconds: float = math.inf) -> bool:
         """As ``wait``, but sure to be interrupted by Ctrl-C in the main thread.
 
