@@ -33,6 +33,7 @@ class Trial:
         is_closed: The call has ended, and what becomes of its answer is being decided.
         is_void: Its answer no longer counts: its twin was faster.
         twin: The other call for the same item, in a hedge.
+        is_hedged: It was started a second time, or is that second call.
         is_told: The history is on the error already.
         is_last: Whoever asked for the call has cancelled it, so there is no further attempt, whatever it raises.
         original: This is the second call; the account knows that one's chunk.
@@ -48,6 +49,7 @@ class Trial:
     is_void: bool = False
     twin: Chunk | None = None
     original: Chunk | None = None
+    is_hedged: bool = False
     is_told: bool = False
     is_last: bool = False
 

@@ -182,8 +182,8 @@ class Watch:
         trial = chunk.trial
         assert trial is not None
         twin = chunk.again()
-        twin.trial = Trial(trial.places, trial.history, twin=chunk, original=chunk)
-        trial.twin = twin
+        twin.trial = Trial(trial.places, trial.history, twin=chunk, original=chunk, is_hedged=True)
+        trial.twin, trial.is_hedged = twin, True
         self._crew.enqueue(twin, first=True)
 
     # On a thread of its own
@@ -198,7 +198,7 @@ class Watch:
 def _is_single(trial: Trial) -> bool:
     """Tell whether the call may be started a second time."""
     is_going_on = trial.begun is not None and not trial.is_closed and trial.told_at is None
-    return is_going_on and trial.twin is None and trial.original is None
+    return is_going_on and not trial.is_hedged
 
 
 def _begun(chunk: Chunk) -> float:

@@ -93,6 +93,7 @@ class PoolExecutor(Executor):
             f"{thread_name_prefix}_" if thread_name_prefix else None,
         )
         self._book.goodbye = self._book.finish
+        self._max_workers = workers  # by this name, as dask asks the standard library's executor for it
 
     @property
     def stats(self) -> Stats:

@@ -46,14 +46,14 @@ class Call:
 
 
 def make_call(call: Call) -> Any:
-    """Make the call; what a crew of tasks has for its function."""
+    """Make the call; what a crew of tasks has for its function. Each attempt has its own copy of the context."""
     if call.places and not here.places:
         here.places = call.places
         try:
-            return call.context.run(call.fn, *call.args, **call.kwargs)
+            return call.context.copy().run(call.fn, *call.args, **call.kwargs)
         finally:
             here.places = ()
-    return call.context.run(call.fn, *call.args, **call.kwargs)
+    return call.context.copy().run(call.fn, *call.args, **call.kwargs)
 
 
 class TaskChunk(Chunk):
