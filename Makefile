@@ -23,6 +23,8 @@ COVERAGE ?= $(if $(filter %t,$(TAG)),0,1)
 
 # What an environment holds is up to date when its stamp is newer than the files it was made from,
 # and the environment runs and was made here (it holds absolute paths, so a copied one is made anew).
+# What only some tests need is left out where it has no wheels: on free-threaded builds, which no marker can name.
+TEST_LOCKS := requirements/test.txt $(if $(filter %t,$(TAG)),,requirements/libraries.txt)
 TEST_READY := $(VENV)/.ready-test
 CHECK_READY := $(VENV)/.ready-check
 BENCH_READY := $(BENCH_VENV)/.ready-bench
@@ -97,7 +99,7 @@ UPGRADE ?=
 LOCK := $(LOCK_VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header $(if $(filter-out 0,$(UPGRADE)),--upgrade)
 lock: $(LOCK_READY)
-	@for name in lock test check sdist bench; do \
+	@for name in lock test libraries check sdist bench; do \
 		echo "requirements/$$name.txt"; \
 		$(LOCK) requirements/$$name.in --output-file requirements/$$name.txt || exit 1; \
 	done
@@ -107,8 +109,8 @@ clean:
 		dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(TEST_READY): requirements/test.txt pyproject.toml $(call unless_usable,$(VENV))
-	@tools/setup.sh $(VENV) requirements/test.txt .
+$(TEST_READY): $(TEST_LOCKS) pyproject.toml $(call unless_usable,$(VENV))
+	@tools/setup.sh $(VENV) $(TEST_LOCKS) .
 	@touch $@
 
 $(CHECK_READY): requirements/check.txt $(TEST_READY)

@@ -40,10 +40,6 @@ class ThreadPoolExecutor(PoolExecutor):
     """A PoolExecutor with the private attributes that those tests look at."""
 
     @property
-    def _max_workers(self) -> int:
-        return self._book.crew._max_workers
-
-    @property
     def _broken(self) -> bool:
         return self._book.broken is not None
 
