@@ -21,6 +21,7 @@ class CallPlan:
         initializer: Called once by each worker before its first call.
         initargs: Its arguments.
         resource: Opens what each worker has for itself; passed to ``fn`` as its last argument.
+        brings_context: An item enters a context of its own; ``context`` is the initializer's alone.
     """
 
     fn: Callable[..., Any]
@@ -29,6 +30,7 @@ class CallPlan:
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
     resource: Callable[[], Any] | None = None
+    brings_context: bool = False
 
 
 class Engine(Protocol):

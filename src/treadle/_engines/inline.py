@@ -31,7 +31,7 @@ class InlineEngine:
             self._call = _with_resource(plan, self._context.run(self._open_resource, plan.resource))
         elif plan.spread:
             self._call = _spread(plan.fn)
-        if self._context:
+        if self._context and not plan.brings_context:
             self._call = isolated(self._call, self._context)
 
     def make_calls(self, chunk: Chunk) -> None:
@@ -40,6 +40,9 @@ class InlineEngine:
         Where that is empty, as in most programs, an empty context serves until a call has set something in
         it: one test a call, which costs a fraction of a context for each.
         """
+        if self._plan.brings_context:
+            _drain(chunk, self._call, ())
+            return
         while True:
             context = Context()
             if context.run(_drain, chunk, self._call, context):
@@ -61,7 +64,7 @@ class InlineEngine:
         return resource
 
 
-def _drain(chunk: Chunk, fn: Callable[[Any], Any], context: Context) -> bool:
+def _drain(chunk: Chunk, fn: Callable[[Any], Any], context: Context | tuple[()]) -> bool:
     """Make calls until none is left (True) or one of them set something in ``context`` (False).
 
     This loop is what a tiny call costs. It notes nothing that a thief or an onlooker could find out: the

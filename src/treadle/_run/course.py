@@ -28,6 +28,7 @@ from treadle._run.intake import Intake
 from treadle._run.ledger import Ledger
 from treadle._sync import timekeeper
 from treadle._sync.parker import Parker, Waker
+from treadle._sync.timekeeper import Timer
 from treadle.errors import Cancelled, TooManyAbandoned
 
 _logger = logging.getLogger("treadle")
@@ -82,6 +83,7 @@ class Course:
         self._has_resource = plan.resource is not None
         self._first_failure: tuple[Chunk, int] | None = None
         self._stop_deadline = 0.0
+        self._timer: Timer | None = None  # for ``_cancel_rest``
         self._stragglers = Stragglers(self.kind, self.name, settings.max_abandoned)
         self._over = threading.Event()
         self._ender = 0
@@ -126,7 +128,7 @@ class Course:
         self.crew.stop(_reason(self.name, ending), keep_before)
         if keep_before and not self.crew.is_quiet():
             # They come before the failure: if they do not end by themselves soon, they are asked to.
-            timekeeper.call_at(now + self.settings.grace / 2, self._cancel_rest)
+            self._timer = timekeeper.call_at(now + self.settings.grace / 2, self._cancel_rest)
         self.intake.wake()
         self._wake()
 
@@ -241,6 +243,8 @@ class Course:
         self._ender = threading.get_ident()
         if self._outer is not None and self._registration is not None:
             self._outer.remove(self._registration)
+        if self._timer is not None:  # it would keep all of this alive
+            self._timer.cancel()
         self._seconds = perf_counter() - self._began
         register.dismiss(self)
         callbacks, self.on_end = self.on_end, []

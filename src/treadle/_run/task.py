@@ -80,7 +80,13 @@ class Task(Future[T]):
     """
 
     def __init__(self, book: Any, number: int, call: Any) -> None:  # Any: ours alone, and no public types
-        super().__init__()
+        # What Future.__init__ sets, but for the condition: making one costs as much as all the rest of a task.
+        self._state = "PENDING"
+        self._result: T | None = None
+        self._exception: BaseException | None = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Callable[[Future[T]], object]] = []
+        self._is_open = True
         self._book: TaskBook = book
         self._number = number
         self._label = ""
@@ -107,6 +113,20 @@ class Task(Future[T]):
         self._book.discard(self, chunk)
         return True
 
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]  # an attribute there, and never assigned
+        """What the standard library's functions wait on, made when the first of them asks."""
+        condition: threading.Condition | None = self.__dict__.get("_made_condition")
+        return condition or self.__dict__.setdefault("_made_condition", threading.Condition())
+
+    def done(self) -> bool:
+        """Return True if the call has ended, or was cancelled."""
+        return self._state in _DONE
+
+    def cancelled(self) -> bool:
+        """Return True if the call was cancelled: it never began, or ended because it was asked to."""
+        return self._state == "CANCELLED_AND_NOTIFIED"
+
     def running(self) -> bool:
         """Return True while the call is being made."""
         chunk = self._chunk
@@ -126,6 +146,8 @@ class Task(Future[T]):
         self._wait(timeout)
         if self.cancelled():
             check_cancelled()  # where both were cancelled, who waits ends as quietly as what it waits for
+        elif self._state == "FINISHED" and self._exception is None:
+            return self._result  # type: ignore[return-value]  # it is what the call returned, None included
         try:
             return super().result(0)
         except BaseException as error:
@@ -155,22 +177,36 @@ class Task(Future[T]):
         self._name(error)
         return error
 
-    def become_cancelled(self) -> None:
-        """Be cancelled, whether the call had begun or not; the standard library knows only the latter."""
-        with self._condition:
-            if self._state in _DONE:
-                return
-            self._state = "CANCELLED_AND_NOTIFIED"
-            for waiter in self._waiters:
-                waiter.add_cancelled(self)
-            self._condition.notify_all()
-        self._invoke_callbacks()
+    def claim(self) -> bool:
+        """Tell whether it is up to the caller to finish this task: the first one to ask is told so."""
+        return self.__dict__.pop("_is_open", None) is not None  # atomic, with and without a GIL
+
+    def finish(self, result: T | None, error: BaseException | None, is_cancelled: bool) -> None:
+        """Have the answer, or be cancelled, whether the call had begun or not. For who has claimed the task, once.
+
+        First the state, then the look whether anybody has asked for the condition. Who waits, or adds a callback,
+        does it the other way round: asks for the condition, then looks at the state.
+        """
+        self._result, self._exception = result, error
+        self._state = "CANCELLED_AND_NOTIFIED" if is_cancelled else "FINISHED"
+        condition: threading.Condition | None = self.__dict__.get("_made_condition")
+        if condition is not None:
+            with condition:
+                for waiter in self._waiters:
+                    if is_cancelled:
+                        waiter.add_cancelled(self)
+                    elif error is not None:
+                        waiter.add_exception(self)
+                    else:
+                        waiter.add_result(self)
+                condition.notify_all()
+        if self._done_callbacks:
+            self._invoke_callbacks()
 
     def _invoke_callbacks(self) -> None:
         """Call every done-callback, whatever others raise; the list is copied, as waits leave it meanwhile."""
         interrupt: KeyboardInterrupt | None = None
-        callbacks: list[Callable[[object], object]] = self._done_callbacks  # type: ignore[attr-defined]  # not in typeshed
-        for callback in list(callbacks):
+        for callback in list(self._done_callbacks):
             try:
                 callback(self)
             except BaseException as error:
@@ -208,9 +244,8 @@ class Task(Future[T]):
                     cancelling.wait(parker, None if deadline is None else deadline - clock.now())
         finally:
             with self._condition:
-                callbacks: list[object] = self._done_callbacks  # type: ignore[attr-defined]  # not in typeshed
-                if wake in callbacks:
-                    callbacks.remove(wake)
+                if wake in self._done_callbacks:
+                    self._done_callbacks.remove(wake)
 
 
 class _Wake:

@@ -8,7 +8,6 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import InvalidStateError
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from inspect import iscoroutinefunction
@@ -85,7 +84,7 @@ class TaskBook:
         self.kind = kind
         self.name = name
         self.policy = policy
-        plan = CallPlan(make_call, copy_context(), initializer=initializer, initargs=initargs)
+        plan = CallPlan(make_call, copy_context(), brings_context=True, initializer=initializer, initargs=initargs)
         self.crew = Crew(
             *(name, max_workers, lambda: InlineEngine(plan), TaskSizer(max_workers, 1, None), self, policy),
             idle_seconds=idle_seconds,
@@ -224,15 +223,10 @@ class TaskBook:
         chunk.forget()
 
     def _end(self, task: Task[Any], status: str, value: Any = None, error: BaseException | None = None) -> None:
+        if not task.claim():  # cancelled, or answered by its twin
+            return
         try:
-            if status == "cancelled":
-                task.become_cancelled()
-            elif error is not None:
-                task.set_exception(error)
-            else:
-                task.set_result(value)
-        except InvalidStateError:  # cancelled, or answered by its twin
-            status = ""
+            task.finish(value, error, is_cancelled=status == "cancelled")
         finally:  # also when Ctrl-C strikes in a done-callback
             self._note_end(task, status, error)
 
@@ -240,11 +234,11 @@ class TaskBook:
         chunk, task._chunk = task._chunk, None
         if chunk is not None:
             chunk.task = None
-        if self.unfinished.pop(task, self) is not self and status:
-            self._uncounted.append(status)
-            if len(self._uncounted) > 1000:
-                self._count()
-        if error is not None and status:
+        self._uncounted.append(status)
+        if len(self._uncounted) > 1000:
+            self._count()
+        self.unfinished.pop(task, None)
+        if error is not None:
             self.on_failure(task)
         if not self.unfinished:
             self._wake()
