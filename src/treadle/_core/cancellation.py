@@ -58,9 +58,11 @@ class Scope:
     may be anything, and are called without one.
     """
 
-    __slots__ = ("_callbacks", "_wakers", "is_cancelled", "reason")
+    __slots__ = ("_callbacks", "_wakers", "is_cancelled", "is_over", "outer", "reason")
 
     def __init__(self) -> None:
+        self.outer: Scope | None = None  # of the block around this one, once it is entered
+        self.is_over = False  # its block was left, wherever
         self.is_cancelled = False
         self.reason = ""
         self._wakers: dict[int, Callable[[], object]] = {}
@@ -157,8 +159,33 @@ here = _Here()
 def current_scope() -> Scope | None:
     """Return the innermost scope of this thread; None where nothing can be cancelled."""
     scope = here.scope
+    if scope is not None and scope.is_over:
+        scope = _drop_what_is_over()
     if scope is None and (seat := here.seat) is not None:
         scope = seat.call_scope()
+    return scope
+
+
+def enter(scope: Scope) -> None:
+    """Make ``scope`` the innermost one of this thread."""
+    scope.outer = _drop_what_is_over()
+    here.scope = scope
+
+
+def leave(scope: Scope) -> None:
+    """Make ``scope`` no thread's any more.
+
+    Blocks held by generators are left in any order, and on any thread; the thread that entered one finds out.
+    """
+    scope.is_over = True
+    _drop_what_is_over()
+
+
+def _drop_what_is_over() -> Scope | None:
+    scope = here.scope
+    while scope is not None and scope.is_over:
+        scope = scope.outer
+    here.scope = scope
     return scope
 
 

@@ -20,7 +20,7 @@ def describe(thing: object) -> str:
     """Return ``repr(thing)``, shortened; never raises, whatever its ``__repr__`` does."""
     try:
         return _short.repr(thing)
-    except Exception:
+    except BaseException:  # whatever it is, it is no reason not to say the rest
         return f"<{type(thing).__name__} whose repr() fails>"
 
 

@@ -96,6 +96,7 @@ class Crew:
         """Put ``chunk`` into the queue again, unless the crew is stopping; who does so sends help. Under the lock."""
         if not self.is_stopping:
             (self._queue.appendleft if first else self._queue.append)(chunk)
+            self.room.count()
 
     def withdraw(self, chunk: Chunk) -> bool:
         """Take ``chunk`` out of the queue, unless a worker has done so. Under the lock."""
@@ -104,6 +105,10 @@ class Crew:
         except (ValueError, IndexError):  # the latter where others take from it meanwhile
             return False
         return bool(chunk.todo)
+
+    def has_surplus(self) -> bool:
+        """Tell whether there are more workers than there should be."""
+        return len(self.workers) > self._max_workers
 
     def send_help(self) -> None:
         """Send a worker to the work that waits, if there is any."""
@@ -253,10 +258,11 @@ class Crew:
         if self._deadline is not None and clock.now() >= self._deadline:
             with self.lock:
                 self.account.note_expired()
-        chunk: Chunk | None
-        if len(self.workers) > self._max_workers:  # more than there should be: for work that others wait for
-            chunk = self.room.take_awaited(worker)
-        else:
+        chunk: Chunk | None = None
+        is_surplus = self.has_surplus()
+        if is_surplus:  # more than there should be: for work that others wait for
+            chunk, is_surplus = self.room.take_awaited(worker)
+        if not is_surplus:
             try:
                 chunk = self._queue.popleft()
             except IndexError:
@@ -329,6 +335,7 @@ class Crew:
                 self.account.note_quieter()
             self._rest_watch()
         self.account.note_left()
+        self.send_help()  # whoever looked while this one was about to leave may have counted on it
 
     # Without the lock
 

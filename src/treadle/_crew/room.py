@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 MAX_STACKED_CALLS = 16
 
 
+class Awaited(Protocol):
+    """Something to wait for: a task. Its chunk changes when the call is made again."""
+
+    @property
+    def _chunk(self) -> Chunk | None:
+        """The chunk of the call, until the task has ended."""
+
+
 class Room:
     """Who waits in a crew, and for what. Its fields change under the crew's lock."""
 
@@ -33,45 +41,50 @@ class Room:
         self.spare = 0  # workers beyond max_workers that may be had now; read without the lock
         self._crew = crew
         self._blocked = 0
-        self._awaited: Counter[Chunk] = Counter()
+        self._awaited: Counter[Awaited] = Counter()
 
-    def take_awaited(self, worker: Worker) -> Chunk | None:
-        """Return a chunk that somebody waits for, for a worker on a lent place; None: it is to leave."""
+    def take_awaited(self, worker: Worker) -> tuple[Chunk | None, bool]:
+        """Return a chunk that somebody waits for, for a worker on a lent place, and whether it is to leave if none."""
         crew = self._crew
         with crew.lock:
-            for chunk in list(self._awaited):
-                if crew.withdraw(chunk):
-                    self._count()
-                    return chunk
-            self._count()
+            if not crew.has_surplus():
+                return None, False  # another one has just left
+            for awaited in list(self._awaited):
+                chunk = awaited._chunk
+                if chunk is not None and crew.withdraw(chunk):
+                    self.count()
+                    return chunk, True
+            self.spare = 0  # what is awaited is not in the queue; whoever puts it there counts again
             crew.workers.pop(worker, None)
-            return None
+            return None, True
 
     def note_blocked(self, change: int) -> None:
         """Take note that one more worker waits, or one less."""
         with self._crew.lock:
             self._blocked += change
-            self._count()
+            self.count()
         if change > 0:
             self._crew.send_help()
 
-    def note_awaited(self, chunk: Chunk, change: int) -> None:
-        """Take note that one more worker, of whatever crew, waits for ``chunk``, or one less."""
+    def note_awaited(self, awaited: Awaited, change: int) -> None:
+        """Take note that one more worker, of whatever crew, waits for ``awaited``, or one less."""
         with self._crew.lock:
-            self._awaited[chunk] += change
-            if self._awaited[chunk] <= 0:
-                del self._awaited[chunk]
-            self._count()
+            self._awaited[awaited] += change
+            if self._awaited[awaited] <= 0:
+                del self._awaited[awaited]
+            self.count()
         if change > 0:
             self._crew.send_help()
 
-    def _count(self) -> None:
-        self.spare = self._blocked if any(chunk.todo for chunk in self._awaited) else 0
+    def count(self) -> None:
+        """Lend the places of blocked workers, if anything that others wait for has not begun. Under the lock."""
+        chunks = [awaited._chunk for awaited in self._awaited]
+        self.spare = self._blocked if any(chunk is not None and chunk.todo for chunk in chunks) else 0
 
 
 @contextmanager
-def making_room(crew: Crew | None = None, chunk: Chunk | None = None) -> Iterator[None]:
-    """Say, while the block runs, that this thread waits: for ``chunk`` of ``crew``, or for something else.
+def making_room(crew: Crew | None = None, awaited: Awaited | None = None) -> Iterator[None]:
+    """Say, while the block runs, that this thread waits: for a task of ``crew``, or for something else.
 
     On a thread that is no worker it does nothing.
     """
@@ -79,7 +92,6 @@ def making_room(crew: Crew | None = None, chunk: Chunk | None = None) -> Iterato
     if not isinstance(seat, Worker):
         yield
         return
-    awaited = chunk if chunk is not None and chunk.todo else None
     if crew is not None and awaited is not None:
         crew.room.note_awaited(awaited, +1)
     seat.crew.room.note_blocked(+1)

@@ -89,7 +89,7 @@ class Task(Future[T]):
         self._is_open = True
         self._book: TaskBook = book
         self._number = number
-        self._label = ""
+        self._origin: tuple[int, Call, Trial | None] | None = None  # of a failure, to be told to whoever asks
         self._is_told = False  # whoever asked for the result was given the error
         self._chunk: TaskChunk | None = TaskChunk(number, call, self)
         if book.crew.attempts is not None:
@@ -218,11 +218,15 @@ class Task(Future[T]):
 
     def _name(self, error: BaseException | None) -> None:
         """Say on the error which task it belongs to. Not where it was raised: see ``cut_our_frames``."""
-        if error is None or error is not self._exception or not self._label:
+        origin = self._origin
+        if error is None or error is not self._exception or origin is None:
             return
-        label, self._label = self._label, ""
+        self._origin = None
+        chunk_number, call, trial = origin
         cut_our_frames(error)
-        annotate(error, label)
+        if trial is not None:
+            trial.tell_history(error)
+        annotate(error, f"task {chunk_number} of {self._book.kind} {self._book.name!r}: {describe(call)}")
 
     def _wait(self, timeout: float | None) -> None:
         chunk = self._chunk
@@ -239,7 +243,7 @@ class Task(Future[T]):
         self.add_done_callback(wake)
         deadline = None if timeout is None else clock.now() + timeout
         try:
-            with making_room(book.crew, chunk):
+            with making_room(book.crew, self):
                 while not self.done() and (deadline is None or deadline > clock.now()):
                     cancelling.wait(parker, None if deadline is None else deadline - clock.now())
         finally:

@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from treadle._core import clock, register
+from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import describe, describe_function
 from treadle._core.outcome import Stats
@@ -210,9 +211,7 @@ class TaskBook:
         trial = chunk.trial
         if chunk.failures:
             error = chunk.failures[0]
-            if trial is not None:
-                trial.tell_history(error)
-            task._label = f"task {chunk.start} of {self.kind} {self.name!r}: {describe(chunk.items[0])}"
+            task._origin = (chunk.start, chunk.items[0], trial)
             status = "timed_out" if trial is not None and trial.is_timed_out else "failed"
             self._end(task, status, error=error)
         elif chunk.results:
@@ -331,6 +330,10 @@ class TaskBook:
             interrupts: How many there have been already.
             grace: Seconds after which calls that were asked to end are left behind; None: never.
         """
+        if getattr(here.seat, "crew", None) is self.crew:
+            if self.kind == "group":
+                self.cancel_all()
+            raise RuntimeError(f"{self.kind} {self.name!r} cannot wait for its end in one of its own calls")
         interrupt: BaseException | None = None
         parker = Parker()
         self._waiters.append(parker)

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from treadle._core import clock
-from treadle._core.cancellation import Registration, Scope, current_scope, here
+from treadle._core.cancellation import Registration, Scope, current_scope, enter, leave
 from treadle._core.describe import annotate, describe
 from treadle._core.hedge import Hedge
 from treadle._core.outcome import Stats
@@ -106,7 +106,6 @@ class TaskGroup:
         self._timer: Timer | None = None
         self._scope = Scope()
         self._outer: Scope | None = None
-        self._before: Scope | None = None
         self._registration: Registration | None = None
         self._is_cancelled = False
         self._is_late = False
@@ -119,7 +118,7 @@ class TaskGroup:
         if outer is not None:
             outer.check()
         self._book.closed = None
-        self._before, here.scope = here.scope, self._scope
+        enter(self._scope)
         if outer is not None:
             self._registration = outer.add(lambda: self._cancel(outer.reason))
         if self._timeout is not None:
@@ -158,7 +157,7 @@ class TaskGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        here.scope = self._before
+        leave(self._scope)
         if isinstance(error, Cancelled) and self._scope.is_cancelled:
             error = None  # ours, or that of the scope around us, which is asked in the end
         elif error is not None:
@@ -208,15 +207,16 @@ class TaskGroup:
         broken = self._book.broken
         if broken is not None and not any(broken is failure for failure in failures):
             failures.append(broken)
-        if isinstance(error, Exception) and not any(error is failure for failure in failures):
-            failures.insert(0, error)
-        bare = interrupt if interrupt is not None else error
+        for own in (error, interrupt):
+            if isinstance(own, Exception) and not any(own is failure for failure in failures):
+                failures.insert(0, own)
+        bare = interrupt if interrupt is not None and not isinstance(interrupt, Exception) else error
         if bare is not None and not isinstance(bare, Exception):
             for failure in failures:
                 annotate(bare, f"group {self.name!r} also had the failure {describe(failure)}")
             if bare is error:
                 return False
-            raise bare
+            raise bare from None
         if self._is_late:
             late = TimeoutError(f"group {self.name!r} did not end within timeout={self._timeout} seconds")
             if not failures:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from treadle._core import clock
-from treadle._core.cancellation import Scope, current_scope, here
+from treadle._core.cancellation import Scope, current_scope, enter, leave
 from treadle._core.settings import check_callable, check_seconds
 from treadle._sync import timekeeper
 from treadle._sync.parker import Parker
@@ -132,9 +132,8 @@ def shield(seconds: float) -> Iterator[None]:
 @contextmanager
 def entered(scope: Scope) -> Iterator[None]:
     """Make ``scope`` the innermost one of this thread while the block runs."""
-    before = here.scope
-    here.scope = scope
+    enter(scope)
     try:
         yield
     finally:
-        here.scope = before
+        leave(scope)
