@@ -37,6 +37,8 @@ from treadle.errors import TooManyAbandoned, WrongType
 
 _logger = logging.getLogger("treadle")
 
+NOT_BEGUN = "has not begun"  # a book that is closed for this reason will be open yet
+
 # How long to wait in silence, for calls that were asked to end and for others; it doubles with each report.
 CANCELLED_REPORT_SECONDS = 1.0
 PLAIN_REPORT_SECONDS = 10.0
@@ -125,8 +127,9 @@ class TaskBook:
         if (closed := self.closed) is not None:
             refusal = self.broken_error() or self._refuse(self.name, closed)
             self.unfinished.pop(task, None)
-            self._wake()
-            self._dismiss_if_empty()  # whoever closes it may have seen this one, and left the last step to its end
+            if self.closed != NOT_BEGUN:  # whoever closes it may have seen this one, and left the last step to its end
+                self._wake()
+                self._dismiss_if_empty()
             raise refusal
         self.crew.submit([chunk])
         if self.crew.is_stopping:  # it may have come too late to be seen

@@ -15,7 +15,7 @@ from treadle._core.retry import Retry
 from treadle._core.settings import DEFAULT_GRACE_SECONDS, DEFAULT_MAX_WORKERS, check_count, check_seconds
 from treadle._crew.policy import Policy
 from treadle._run.task import Task
-from treadle._run.task_book import TaskBook
+from treadle._run.task_book import NOT_BEGUN, TaskBook
 from treadle._sync import timekeeper
 from treadle._sync.limiter import Limiter
 from treadle._sync.timekeeper import Timer
@@ -97,7 +97,7 @@ class TaskGroup:
             workers if max_abandoned is None else max_abandoned,
         )
         self._book = TaskBook("group", "group" if name is None else name, workers, policy, GroupClosed)
-        self._book.closed = "has not begun"
+        self._book.closed = NOT_BEGUN
         self._book.on_failure = self._note_failure
         self._book.goodbye = self._say_goodbye
         self._on_error = on_error
@@ -112,7 +112,7 @@ class TaskGroup:
         self._failed: list[Task[Any]] = []
 
     def __enter__(self) -> Self:
-        if self._book.closed != "has not begun":
+        if self._book.closed != NOT_BEGUN:
             raise GroupClosed(self.name, "was entered before")
         self._outer = outer = current_scope()
         if outer is not None:
