@@ -114,3 +114,15 @@ def test_ended_group_leaves_no_timer_for_its_call_timeout() -> None:
         task = group.submit(abs, -1)
 
     assert task.result() == 1
+
+
+def test_group_that_refused_a_task_before_it_began_makes_the_calls_of_the_next() -> None:
+    """What a refused task does to let a group end that was waiting for it must not end one that has not begun."""
+    group = treadle.TaskGroup()
+    with pytest.raises(treadle.errors.GroupClosed, match="has not begun"):
+        group.submit(abs, -1)
+
+    with group:
+        task = group.submit(abs, -2)
+
+    assert task.result() == 2
