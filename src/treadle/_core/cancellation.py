@@ -36,8 +36,10 @@ class Registration:
         self.thread = threading.get_ident()
         try:
             self._callback()
-        except BaseException:
+        except BaseException as error:
             _logger.exception("a callback for a cancellation failed")
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise
         finally:
             self._over.release()
 

@@ -108,6 +108,10 @@ class Chunk:
         scope = self.scope
         return scope if scope is not None and scope.flag(reason) else None
 
+    def is_given_up(self) -> bool:
+        """Tell whether its failure is that of an attempt before, as the end came before the next had begun."""
+        return bool(self.failures) and self.trial is not None and self.trial.begun is None
+
     def withdraw_cancelled(self) -> None:
         """Take back the failure of a call that ended because it was asked to: that is no failure."""
         last = len(self.results) - 1

@@ -11,6 +11,8 @@ _NOTE = "treadle: "
 _NUMBERED_NOTE = re.compile(r"treadle: (item|task) \d+ (of [^:]*):")
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
+_get_traceback = BaseException.__dict__["__traceback__"].__get__  # an attribute of that name may be anything
+
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 120
 _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 6
@@ -60,7 +62,7 @@ def cut_our_frames(error: BaseException) -> None:
     by the consumer, not where the error was caught: a function may raise one object in many threads, and
     without a GIL the interpreter crashes where they all replace its traceback.
     """
-    traceback = error.__traceback__
+    traceback = _get_traceback(error)
     while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         traceback = traceback.tb_next
     BaseException.with_traceback(error, traceback)  # an assignment would ask the class, which may refuse

@@ -46,6 +46,13 @@ class Shown(Protocol):
         """Return what each worker is doing. Called from signal handlers: it takes no lock."""
 
 
+class Kept(Shown, Protocol):
+    """Something that is shown for a while after its owner is gone."""
+
+    def is_over(self) -> bool:
+        """Tell whether there is nothing to show any more. Calls nothing of the user's."""
+
+
 class Living(Shown, Protocol):
     """Something with workers. None of these methods may wait for a lock: see ``register``."""
 
@@ -64,7 +71,7 @@ class Living(Shown, Protocol):
 
 # A plain dict: copying its values is atomic, so that a signal handler or a forked child can look at it.
 _living: dict[int, weakref.ref[Living]] = {}
-_kept: dict[int, Shown] = {}  # what must be shown also when nobody else holds it any more
+_kept: dict[int, Kept] = {}  # what must be shown also when nobody else holds it any more
 _hooks_lock = threading.Lock()
 _hooked = False
 
@@ -92,10 +99,10 @@ def living() -> list[Living]:
     return [thing for ref in list(_living.values()) if (thing := ref()) is not None]
 
 
-def keep(thing: Shown) -> None:
+def keep(thing: Kept) -> None:
     """Have a dump show ``thing`` for as long as it has anything to show."""
     for key, other in list(_kept.items()):
-        if not other.worker_states():
+        if other.is_over():
             _kept.pop(key, None)
     _kept[id(thing)] = thing
 

@@ -124,7 +124,7 @@ def _parse_retry_after(value: Any) -> float | None:
     except (TypeError, ValueError):
         try:
             when = parsedate_to_datetime(str(value))
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):
             return None
         if when.tzinfo is None:
             when = when.replace(tzinfo=UTC)

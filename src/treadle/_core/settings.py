@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -71,5 +72,5 @@ def check_seconds(name: str, given: Any) -> None:
     """Raise unless ``given`` is a number of seconds, 0 or more."""
     if isinstance(given, bool) or not isinstance(given, int | float):
         raise WrongType(name, describe(given), "a number of seconds")
-    if not given >= 0:  # also refuses NaN
-        raise InvalidArgument(name, str(given), "0 seconds or more")
+    if not 0 <= given < 1e300 and given != math.inf:  # also refuses NaN, and what is no float
+        raise InvalidArgument(name, describe(given), "0 seconds or more")

@@ -66,6 +66,7 @@ class Crew:
         self.room = Room(self)
         self.workers: dict[Worker, None] = {}
         self.is_stopping = False
+        self._is_stopped = False  # all of ``stop`` was done
         self.close_errors: list[BaseException] = []
         self._name = name
         self._max_workers = max_workers
@@ -163,11 +164,14 @@ class Crew:
             reason: What the calls are told.
             keep_before: A chunk in a worker's hands that starts before this index is still worked off.
         """
-        if self.is_stopping:
-            self._dismiss_one()  # the first time may have been interrupted
+        if self._is_stopped:
+            self._dismiss_one()
             return
-        self._keep_before = keep_before
+        # Ctrl-C may strike between any two lines: then the next call does it all again.
+        if not self.is_stopping:
+            self._keep_before = keep_before
         self.is_stopping = True
+        self._still_at_it = 0
         queued: list[Chunk] = []
         while self._queue:  # one by one: workers take from it meanwhile
             with suppress(IndexError):
@@ -177,13 +181,14 @@ class Crew:
         for worker in self.workers:
             if chunks := worker.in_hand():
                 self._still_at_it += 1
-                cancelled += [chunk for chunk in chunks if chunk.start >= keep_before]
+                cancelled += [chunk for chunk in chunks if chunk.start >= self._keep_before]
         self.cancel_chunks(cancelled, reason)
         for chunk in given_up:
             self.account.note_done(chunk)
         if self._on_its_way is not None:  # whoever sent it may have been interrupted before waking it
             self._on_its_way.parker.wake()
         self._dismiss_one()
+        self._is_stopped = True
 
     def cancel_chunks(self, chunks: list[Chunk], reason: str) -> None:
         """Ask calls to end, and begin none of their chunks any more. Called under the lock."""
@@ -192,8 +197,9 @@ class Crew:
             chunk.todo.clear()
             if (scope := chunk.flag_cancelled(reason)) is not None:
                 scopes.append(scope)
+        told = set(chunks)
         for worker in self.workers:
-            if worker.chunk in chunks:
+            if worker.chunk in told:
                 worker.engine.interrupt()
         if scopes:  # callbacks of the user's: not under our lock, and they may take their time
             run_aside(f"{self._name}-cancel", partial(run_callbacks, scopes))
@@ -250,8 +256,8 @@ class Crew:
         """Hand in what ``worker`` has finished, and return what it is to do next; None: leave."""
         if finished is not None:
             self.hand_in(worker, finished)
-            if worker.is_abandoned:
-                return None
+        if worker.is_abandoned:
+            return None
         if worker.is_on_its_way or worker.is_opening:
             with self.lock:
                 self._note_arrival(worker)
@@ -400,17 +406,34 @@ class Crew:
 
     def _help(self) -> None:
         """Send one worker on its way to the work that waits."""
-        with self.lock:
-            worker = self._choose_helper()
-        if worker is None:
-            return
-        if worker.thread.ident is not None:
-            worker.parker.wake()
-            return
+        try:
+            with self.lock:
+                worker = self._choose_helper()
+            if worker is not None and worker.thread.ident is not None:
+                worker.parker.wake()
+            elif worker is not None:
+                self._start(worker)
+        except BaseException:  # Ctrl-C: nobody must be waited for who was never sent
+            self._call_back()
+            raise
+
+    def _start(self, worker: Worker) -> None:
         try:
             worker.thread.start()
         except (RuntimeError, MemoryError) as error:
             self._make_do_without(worker, error)
+
+    def _call_back(self) -> None:
+        with self.lock:
+            worker = self._on_its_way
+            if worker is None:
+                return
+            self._note_arrival(worker)
+            if worker.thread.ident is None:
+                worker.is_abandoned = True  # should it run after all, it leaves at once
+                self.workers.pop(worker, None)
+            else:
+                worker.parker.wake()  # one that still counts as idle goes on waiting
 
     def _make_do_without(self, worker: Worker, error: BaseException) -> None:
         """Go on with the workers there are: the system gives us no further thread."""
@@ -484,31 +507,35 @@ class Crew:
             worker.is_idle = False
             self._idle.remove(worker)
 
-    def _pop_idle(self) -> Worker:
-        worker = self._idle.pop()
-        worker.is_idle = False
-        return worker
-
     def _dismiss_one(self) -> None:
-        """Let one idle worker leave, who then lets the next: thousands at once would fight for the GIL."""
+        """Let one idle worker leave, who then lets the next: thousands at once would fight for the GIL.
+
+        First woken, then taken off the list: interrupted in between, it finds out by itself that it is to leave.
+        """
         try:
-            self._pop_idle().parker.wake()
-        except IndexError:  # nobody is idle; asked by popping, which is in step with whoever goes idle
+            worker = self._idle[-1]
+        except IndexError:  # nobody is idle; asked by looking, which is in step with whoever goes idle
             return
+        worker.parker.wake()
+        worker.is_idle = False
+        self._idle.remove(worker)
 
     def _choose_helper(self) -> Worker | None:
         """Return a worker to send, at most one at a time; new ones are not started yet."""
         if self.is_stopping or not self._may_need_help():
             return None
         if self._idle:
-            worker = self._pop_idle()
+            worker = self._idle[-1]
             worker.is_on_its_way = True
+            self._on_its_way = worker  # from here on, ``_call_back`` knows of it
+            worker.is_idle = False
+            self._idle.remove(worker)
         else:
             engine = self._make_engine()
             if self._watch is not None and self.attempts is not None:
                 engine = PolicedEngine(engine, self.attempts.policy.limiter, self._watch)
             worker = Worker(self, engine, f"{self._prefix}{self._started}")
             self._started += 1
+            self._on_its_way = worker
             self.workers[worker] = None
-        self._on_its_way = worker
         return worker

@@ -56,6 +56,10 @@ class Stragglers:
                 *(self.kind, self.name, state.index, state.item, state.seconds, state.thread),
             )
 
+    def is_over(self) -> bool:
+        """Tell whether none of them runs any more."""
+        return not self._stuck()
+
     def worker_states(self) -> list[WorkerState]:
         """Return what those that are still stuck are doing; takes no lock."""
         return [call.state(is_abandoned=True) for call in self._stuck()]

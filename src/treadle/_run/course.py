@@ -13,7 +13,7 @@ from typing import Any
 from treadle._core import clock, register
 from treadle._core.cancellation import Registration, Scope, current_scope
 from treadle._core.chunk import Chunk
-from treadle._core.describe import annotate, describe
+from treadle._core.describe import annotate
 from treadle._core.outcome import Stats
 from treadle._core.register import WorkerState
 from treadle._core.settings import Settings
@@ -405,7 +405,7 @@ def _cancel(course: weakref.ref[Course], scope: Scope) -> None:
 
 
 def _reason(name: str, ending: BaseException | None) -> str:
-    return f"run {name!r} " + ("was closed" if ending is None else f"ended with {describe(ending)}")
+    return f"run {name!r} " + ("was closed" if ending is None else f"ended with {type(ending).__name__}")
 
 
 def _is_copy(chunk: Chunk) -> bool:

@@ -198,7 +198,8 @@ class Delivery(Iterator[Iterator[Any]]):
             return None
         if chunk is None and self._is_drained():
             return self._finish()
-        if chunk is not None and not self._as_outcomes and chunk.first_failure() == chunk.delivered:
+        is_in_the_way = chunk is not None and not self._as_outcomes and self._is_settled(chunk)
+        if is_in_the_way and chunk is not None and chunk.first_failure() == chunk.delivered:
             assert chunk.failures is not None
             course.stop(chunk.failures[chunk.delivered])
         self._wait_for(chunk)
@@ -218,6 +219,8 @@ class Delivery(Iterator[Iterator[Any]]):
 
     def _ready_until(self, chunk: Chunk, partly: bool) -> int:
         """Return the offset in ``chunk`` up to which results can be delivered."""
+        if not self._is_settled(chunk):
+            return chunk.delivered
         if self._as_outcomes:
             if self._course.is_sealed:
                 return len(chunk.items)
@@ -228,6 +231,10 @@ class Delivery(Iterator[Iterator[Any]]):
         if chunk.failures and (failure := chunk.first_failure()) is not None:
             end = min(end, failure)
         return end
+
+    def _is_settled(self, chunk: Chunk) -> bool:
+        """Tell whether what is in ``chunk`` counts: what a call came to may yet be followed by another attempt."""
+        return chunk.trial is None or chunk.end != "running" or self._course.is_sealed
 
     def _hand_over(self, chunk: Chunk, end: int) -> Iterator[Any] | _Span:
         end = min(end, chunk.delivered + self._most)
@@ -299,7 +306,7 @@ class Delivery(Iterator[Iterator[Any]]):
         if self._as_outcomes:
             if error is None or course.is_ending_told:
                 return END
-        elif front is not None and front.first_failure() == front.delivered:
+        elif front is not None and front.first_failure() == front.delivered and not front.is_given_up():
             assert front.failures is not None
             error = front.failures[front.delivered]
             front.name_item(error, front.delivered, course.name)

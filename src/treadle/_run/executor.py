@@ -44,7 +44,8 @@ class PoolExecutor(Executor):
         max_workers: Threads at most, 32 unless given.
         thread_name_prefix: Of the names of its threads.
         initializer: Called by each thread before its first call, with ``initargs``. If it fails, the executor
-            is broken: ``BrokenThreadPool`` for all that has not begun.
+            is broken: ``BrokenThreadPool`` for all that has not begun. What it sets in context variables calls
+            do not see: theirs are the submitter's.
         initargs: Its arguments.
         call_timeout: Seconds for one call; see ``map``, as for the following.
         retry: When a failed call is made again.

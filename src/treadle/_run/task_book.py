@@ -18,7 +18,7 @@ from typing import Any
 from treadle._core import clock, register
 from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
-from treadle._core.describe import describe, describe_function
+from treadle._core.describe import describe_function
 from treadle._core.outcome import Stats
 from treadle._core.register import WorkerState
 from treadle._core.settings import check_callable
@@ -131,11 +131,15 @@ class TaskBook:
                 self._wake()
                 self._dismiss_if_empty()
             raise refusal
-        self.crew.submit([chunk])
-        if self.crew.is_stopping:  # it may have come too late to be seen
-            if self.broken is not None:
-                self.note_left()
-            self.cancel_unbegun(task)
+        try:
+            self.crew.submit([chunk])
+            if self.crew.is_stopping:  # it may have come too late to be seen
+                if self.broken is not None:
+                    self.note_left()
+                self.cancel_unbegun(task)
+        except BaseException:  # Ctrl-C: a task that nobody has is to be nobody's
+            task.cancel()
+            raise
         return task
 
     def cancel_running(self, task: Task[Any]) -> bool:
@@ -272,7 +276,7 @@ class TaskBook:
 
     def _break(self, error: BaseException) -> None:
         self.broken = error
-        self.closed = self.closed or f"is broken: {describe(error)}"
+        self.closed = self.closed or "is broken"
         self.crew.stop(self.closed)
         self._wake()
 
@@ -280,7 +284,7 @@ class TaskBook:
         """Return the error for tasks that this book can do nothing for any more, if it is broken."""
         if self.broken is None or isinstance(self.broken, TooManyAbandoned):
             return self.broken
-        error = BrokenThreadPool("A thread initializer failed, the thread pool is not usable anymore")
+        error = BrokenThreadPool(f"{self.kind} {self.name!r} is broken: a worker could not get ready, or be started")
         error.__cause__ = self.broken
         return error
 

@@ -7,19 +7,25 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from treadle._core import clock
-from treadle._core.cancellation import Registration, Scope, current_scope, enter, leave
+from treadle._core.cancellation import Registration, Scope, check_cancelled, current_scope, enter, leave
 from treadle._core.describe import annotate, describe
 from treadle._core.hedge import Hedge
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
-from treadle._core.settings import DEFAULT_GRACE_SECONDS, DEFAULT_MAX_WORKERS, check_count, check_seconds
+from treadle._core.settings import (
+    DEFAULT_GRACE_SECONDS,
+    DEFAULT_MAX_WORKERS,
+    check_callable,
+    check_count,
+    check_seconds,
+)
 from treadle._crew.policy import Policy
 from treadle._run.task import Task
 from treadle._run.task_book import NOT_BEGUN, TaskBook
 from treadle._sync import timekeeper
 from treadle._sync.limiter import Limiter
 from treadle._sync.timekeeper import Timer
-from treadle.errors import Cancelled, GroupClosed, InvalidArgument, WrongType
+from treadle.errors import Cancelled, GroupClosed, InvalidArgument, TooManyAbandoned, WrongType
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -118,11 +124,16 @@ class TaskGroup:
         if outer is not None:
             outer.check()
         self._book.closed = None
-        enter(self._scope)
-        if outer is not None:
-            self._registration = outer.add(lambda: self._cancel(outer.reason))
-        if self._timeout is not None:
-            self._timer = timekeeper.call_at(clock.now() + self._timeout, self._run_out, may_block=True)
+        try:
+            if outer is not None:
+                self._registration = outer.add(lambda: self._cancel(outer.reason))
+            if self._timeout is not None:
+                self._timer = timekeeper.call_at(clock.now() + self._timeout, self._run_out, may_block=True)
+            enter(self._scope)
+        except BaseException:  # nobody will leave what was not entered
+            self._book.closed = NOT_BEGUN
+            self._let_go()
+            raise
         return self
 
     @property
@@ -146,9 +157,11 @@ class TaskGroup:
             Cancelled: The group was cancelled, and so is whoever submits.
             WrongType: ``fn`` cannot be called.
         """
-        if self._book.stopped_at is not None and (scope := current_scope()) is not None:
-            scope.check()
-        return self._book.submit(fn, args, kwargs)
+        try:
+            return self._book.submit(fn, args, kwargs)
+        except (GroupClosed, TooManyAbandoned):
+            check_cancelled()  # whoever was cancelled with the group ends as quietly
+            raise
 
     def cancel(self) -> None:
         """Cancel all tasks, and the block in its waits; the group ends without an error of its own."""
@@ -157,14 +170,15 @@ class TaskGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        leave(self._scope)
+        try:
+            interrupt = self._end(error)
+        except BaseException as raised:  # Ctrl-C between two steps of it
+            self._cancel(f"group {self.name!r} was interrupted")
+            interrupt = self._book.join(1, self._grace) or raised
+        finally:
+            self._let_go()
         if isinstance(error, Cancelled) and self._scope.is_cancelled:
             error = None  # ours, or that of the scope around us, which is asked in the end
-        elif error is not None:
-            self._cancel(f"group {self.name!r} ended with {describe(error)}")
-        self._book.close("has ended", when_empty=True)
-        interrupt = self._book.join(int(isinstance(error, KeyboardInterrupt)), self._grace)
-        self._let_go()
         try:
             return self._conclude(error, interrupt)
         finally:
@@ -173,13 +187,21 @@ class TaskGroup:
 
     # How it ends
 
+    def _end(self, error: BaseException | None) -> BaseException | None:
+        """Wait for the end of everything, and return what interrupted the wait."""
+        leave(self._scope)
+        if error is not None and not (isinstance(error, Cancelled) and self._scope.is_cancelled):
+            self._cancel(f"group {self.name!r} ended with {type(error).__name__}")
+        self._book.close("has ended", when_empty=True)
+        return self._book.join(int(isinstance(error, KeyboardInterrupt)), self._grace)
+
     def _cancel(self, reason: str) -> None:
         if self._is_cancelled:
             return
-        self._is_cancelled = True
         self._scope.flag(reason)
         self._book.cancel_all()
         self._scope.run_callbacks()
+        self._is_cancelled = True  # in the end: whatever interrupts this, it can be done again
 
     def _note_failure(self, task: Task[Any]) -> None:
         self._failed.append(task)
@@ -187,7 +209,7 @@ class TaskGroup:
             self._cancel(f"a task of group {self.name!r} failed")
 
     def _run_out(self) -> None:
-        if not (self._is_cancelled or self._book.closed):
+        if not (self._scope.is_cancelled or self._book.closed):
             self._is_late = True
             self._cancel(f"group {self.name!r} ran out of time")
 
@@ -196,6 +218,7 @@ class TaskGroup:
         self._book.join(1, grace)
 
     def _let_go(self) -> None:
+        leave(self._scope)
         if self._timer is not None:
             self._timer.cancel()
         if self._outer is not None and self._registration is not None:
@@ -230,13 +253,13 @@ class TaskGroup:
 
     def _failures(self) -> list[BaseException]:
         """Return the failures to be raised, each once, in the order of the tasks."""
-        failures: list[BaseException] = []
+        failures: dict[int, BaseException] = {}  # by identity: exceptions may compare as they like
         for task in sorted(self._failed, key=lambda task: task._number):
             failure = task.failure
             is_told = self._on_error == "collect" and task._is_told
-            if failure is not None and not is_told and not any(failure is other for other in failures):
-                failures.append(failure)
-        return failures
+            if failure is not None and not is_told:
+                failures.setdefault(id(failure), failure)
+        return list(failures.values())
 
 
 def first_success(*fns: Callable[[], T], timeout: float | None = None, grace: float = DEFAULT_GRACE_SECONDS) -> T:
@@ -260,6 +283,8 @@ def first_success(*fns: Callable[[], T], timeout: float | None = None, grace: fl
     """
     if not fns:
         raise InvalidArgument("fns", "none", "at least one function")
+    for fn in fns:
+        check_callable("fns", fn)
     winners: list[Task[T]] = []
 
     def note(task: Any) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from treadle._core.describe import describe
 from treadle._core.settings import DEFAULT_GRACE_SECONDS
 from treadle._run.executor import PoolExecutor
 from treadle._run.task import Task
 from treadle._sync.limiter import Limiter
+from treadle.errors import WrongType
 
 T = TypeVar("T")
 
@@ -33,7 +36,7 @@ async def to_thread(fn: Callable[..., T], /, *args: Any, limiter: Limiter | None
         kwargs: Its keyword arguments.
 
     Raises:
-        WrongType: ``fn`` cannot be called.
+        WrongType: ``fn`` cannot be called, or ``limiter`` is none.
 
     Example:
         >>> import asyncio, treadle
@@ -43,6 +46,8 @@ async def to_thread(fn: Callable[..., T], /, *args: Any, limiter: Limiter | None
     import asyncio  # slow to import; whoever comes here has it
 
     task: Task[T]
+    if limiter is not None and not isinstance(limiter, Limiter):
+        raise WrongType("limiter", describe(limiter), "a treadle.Limiter, or None")
     if limiter is None:
         task = _shared_pool().submit(fn, *args, **kwargs)
     else:
@@ -70,5 +75,5 @@ def _shared_pool() -> PoolExecutor:
     global _pool
     with _pool_lock:
         if _pool is None or _pool._book.closed is not None:  # closed in a forked child, or broken
-            _pool = PoolExecutor(thread_name_prefix="treadle-to_thread")
+            _pool = PoolExecutor(thread_name_prefix="treadle-to_thread", max_abandoned=sys.maxsize)
         return _pool
