@@ -123,7 +123,7 @@ class TaskGroup:
         self._outer = outer = current_scope()
         if outer is not None:
             outer.check()
-        self._book.closed = None
+        self._book.closed = "was cancelled" if self._scope.is_cancelled else None
         try:
             if outer is not None:
                 self._registration = outer.add(lambda: self._cancel(outer.reason))
@@ -170,6 +170,8 @@ class TaskGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        if isinstance(error, Cancelled) and self._scope.is_cancelled:
+            error = None  # ours, or that of the scope around us, which is asked in the end
         try:
             interrupt = self._end(error)
         except BaseException as raised:  # Ctrl-C between two steps of it
@@ -177,8 +179,6 @@ class TaskGroup:
             interrupt = self._book.join(1, self._grace) or raised
         finally:
             self._let_go()
-        if isinstance(error, Cancelled) and self._scope.is_cancelled:
-            error = None  # ours, or that of the scope around us, which is asked in the end
         try:
             return self._conclude(error, interrupt)
         finally:
@@ -190,7 +190,7 @@ class TaskGroup:
     def _end(self, error: BaseException | None) -> BaseException | None:
         """Wait for the end of everything, and return what interrupted the wait."""
         leave(self._scope)
-        if error is not None and not (isinstance(error, Cancelled) and self._scope.is_cancelled):
+        if error is not None:
             self._cancel(f"group {self.name!r} ended with {type(error).__name__}")
         self._book.close("has ended", when_empty=True)
         return self._book.join(int(isinstance(error, KeyboardInterrupt)), self._grace)
