@@ -161,8 +161,9 @@ def test_outcomes_of_a_run_closed_midway_come_to_their_end(gate: Gate, ordered: 
 
     outcomes = list(run.outcomes())
 
-    assert sorted(outcome.index for outcome in outcomes) == [0, 1, 2, 3, 4, 5]
-    assert sorted(outcome.status for outcome in outcomes) == ["cancelled"] * 2 + ["not_started"] * 4
+    taken = run.stats.taken  # a busy machine may make the intake pause before the sixth
+    assert sorted(outcome.index for outcome in outcomes) == list(range(taken))
+    assert sorted(outcome.status for outcome in outcomes) == ["cancelled"] * 2 + ["not_started"] * (taken - 2)
 
 
 def test_a_resource_that_takes_for_ever_to_open_holds_nobody(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:

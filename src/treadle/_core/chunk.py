@@ -89,9 +89,12 @@ class Chunk:
 
     def freeze(self) -> None:
         """Close the account of a chunk whose worker is still in a call: what it adds now no longer counts."""
+        results = list(self.results)  # first: once it is abandoned, the owner records no failure with its result
         self.end = "abandoned"
-        self.results = list(self.results)
-        self.failures = dict(self.failures) if self.failures else None
+        self.results = results
+        recorded = range(len(results))
+        self.failures = {at: error for at, error in (self.failures or {}).copy().items() if at in recorded} or None
+        self.withdraw_cancelled()
 
     def own_scope(self) -> Scope:
         """Return the scope of the calls; for the thread that makes them."""

@@ -97,6 +97,10 @@ class Crew:
         """Put ``chunk`` into the queue again, unless the crew is stopping; who does so sends help. Under the lock."""
         if not self.is_stopping:
             (self._queue.appendleft if first else self._queue.append)(chunk)
+            # That its peers are tiny says nothing of a call that failed, or hangs; and the consumer may have gone to
+            # wait when nothing could stall.
+            self.sizer.forget()
+            self.account.note_quieter()
             self.room.count()
 
     def withdraw(self, chunk: Chunk) -> bool:
@@ -421,6 +425,8 @@ class Crew:
         try:
             worker.thread.start()
         except (RuntimeError, MemoryError) as error:
+            if worker.thread.ident is not None:  # it runs: this is Ctrl-C, in disguise, in the wait for it
+                raise KeyboardInterrupt from error
             self._make_do_without(worker, error)
 
     def _call_back(self) -> None:

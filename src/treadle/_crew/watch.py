@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,8 @@ LOOK_AGAIN_SECONDS = 0.05
 class Watch:
     """One timer for all calls of a crew: it is set for the first moment at which one of them may be late.
 
-    So a call costs no timer of its own. Who begins one says so first and then looks whether the timer is set;
-    the watch takes note that it is not before it looks at the calls.
+    So a call costs no timer of its own. Who begins one says so first and then looks when the timer goes off;
+    the watch takes note that it has gone off before it looks at the calls.
     """
 
     def __init__(self, crew: Crew, attempts: Attempts, name: str) -> None:
@@ -37,48 +38,48 @@ class Watch:
         self._call_timeout = policy.call_timeout
         self._hedge = policy.hedge
         self._grace = policy.grace
-        self._is_set = False
         self._timer: Timer | None = None
+        self._due = math.inf  # when the timer goes off; read without the lock
         self._extra = 0
+        # After so long a call may be late, as far as is known; read without the lock.
+        self._soonest = min(policy.call_timeout or math.inf, math.inf if policy.hedge is None else 0.0)
         self.begun = 0  # calls; without a lock, as only a share of it matters
 
     def note_begun(self, at: float) -> None:
         """Take note that a call begins."""
         self.begun += 1
-        if self._is_set or (self._call_timeout is None and self._hedge is None):
+        if self._due <= at + self._soonest:
             return
         with self._crew.lock:
-            if not self._is_set:
-                self._set_for(at, at)
+            hedge_after = self._hedge_after()
+            self._soonest = min(self._call_timeout or math.inf, hedge_after)
+            self._look_by(at + self._soonest)
 
-    def _set_for(self, begun: float, now: float) -> None:
-        """Set the timer for when a call that began at ``begun`` is late."""
-        times: list[float] = []
-        if self._call_timeout is not None:
-            times.append(begun + self._call_timeout)
-        if self._hedge is not None:
-            threshold = self._hedge.threshold(self._attempts.seconds)
-            times.append(max(now, begun + threshold) if threshold is not None else now + LOOK_AGAIN_SECONDS)
-        self._set(min(times))
+    def _hedge_after(self) -> float:
+        """Return after how long to look whether a call is to be hedged."""
+        if self._hedge is None:
+            return math.inf
+        threshold = self._hedge.threshold(self._attempts.seconds)
+        return LOOK_AGAIN_SECONDS if threshold is None else threshold
 
-    def _set(self, when: float) -> None:
-        self._is_set = True
+    def _look_by(self, when: float) -> None:
+        """See to it that the timer goes off at ``when``, if not before. Under the crew's lock."""
+        if self._due <= when:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = when
         self._timer = timekeeper.call_at(when, self._look)
 
     def note_told(self, at: float) -> None:
         """Take note that a call was asked to end, by somebody else. Under the crew's lock."""
-        when = at + self._grace
-        if self._timer is not None and self._is_set:
-            if self._timer.when <= when:
-                return
-            self._timer.cancel()
-        self._set(when)
+        self._look_by(at + self._grace)
 
     def rest(self) -> None:
-        """Forget the timer, which would keep all of this alive: there is no worker left. Under the crew's lock."""
+        """Forget the timer, which would keep all of this alive. Under the crew's lock."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._is_set = None, False
+        self._timer, self._due = None, math.inf
 
     # On the timekeeper's thread
 
@@ -88,7 +89,7 @@ class Watch:
         told: list[Scope] = []
         lost: list[tuple[Worker, Chunk]] = []
         with crew.lock:
-            self._is_set = False
+            self.rest()
             now = clock.now()
             times: list[float] = []
             for worker in list(crew.workers):
@@ -102,7 +103,7 @@ class Watch:
             settled = [chunk for worker, stuck in lost for chunk in self._give_up(worker, stuck)]
             times += self._hedge_slow_ones(now)
             if times:
-                self._set(min(times))
+                self._look_by(min(times))
             if lost and crew.is_stopping:
                 crew.account.note_quieter()
         if told or lost:

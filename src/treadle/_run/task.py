@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 _logger = logging.getLogger("treadle")
 
+_Answer = tuple[Any, BaseException | None, str]  # result, error, state
+
 _DONE = ("FINISHED", "CANCELLED_AND_NOTIFIED")  # the standard library's names for it
 
 
@@ -86,7 +88,6 @@ class Task(Future[T]):
         self._exception: BaseException | None = None
         self._waiters: list[Any] = []
         self._done_callbacks: list[Callable[[Future[T]], object]] = []
-        self._is_open = True
         self._book: TaskBook = book
         self._number = number
         self._origin: tuple[int, Call, Trial | None] | None = None  # of a failure, to be told to whoever asks
@@ -106,18 +107,38 @@ class Task(Future[T]):
         if chunk is None:
             return self.cancelled()
         try:
-            chunk.todo.pop()
+            call = chunk.todo.pop()
         except IndexError:
             return self._book.cancel_running(self)
-        chunk.flag_cancelled("it was cancelled")  # it may be waiting for the limiter
-        self._book.discard(self, chunk)
+        try:
+            chunk.flag_cancelled("it was cancelled")  # it may be waiting for the limiter
+            self._book.discard(self, chunk)
+        except BaseException:  # Ctrl-C: whoever comes to end it shall find that it has not begun
+            chunk.todo.append(call)
+            raise
+        chunk.items.clear()  # it may stay in the queue for long, and should not keep the arguments
         return True
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]  # an attribute there, and never assigned
-        """What the standard library's functions wait on, made when the first of them asks."""
-        condition: threading.Condition | None = self.__dict__.get("_made_condition")
-        return condition or self.__dict__.setdefault("_made_condition", threading.Condition())
+        """What the standard library's functions wait on, made when the first of them asks.
+
+        Who asks first, or brings the answer first, is decided by one atomic step. Where somebody has asked, the
+        state changes under the condition: ``concurrent.futures.wait`` looks at it twice.
+        """
+        found: threading.Condition | _Answer | None = self.__dict__.get("_asked_condition")
+        if found is None:
+            found = self.__dict__.setdefault("_asked_condition", threading.Condition())
+        if not isinstance(found, tuple):
+            return found
+        # Whoever brought the answer may be in the middle of it. The state changes no more, so any condition will
+        # do, but it must be the same one each time: it is acquired and released by two looks at this.
+        self._result, self._exception, self._state = found
+        made = self.__dict__.get("_late_condition") or self.__dict__.setdefault(
+            "_late_condition", threading.Condition()
+        )
+        condition: threading.Condition = made
+        return condition
 
     def done(self) -> bool:
         """Return True if the call has ended, or was cancelled."""
@@ -177,31 +198,35 @@ class Task(Future[T]):
         self._name(error)
         return error
 
-    def claim(self) -> bool:
-        """Tell whether it is up to the caller to finish this task: the first one to ask is told so."""
-        return self.__dict__.pop("_is_open", None) is not None  # atomic, with and without a GIL
+    def finish(self, result: T | None, error: BaseException | None, is_cancelled: bool) -> bool:
+        """Have the answer, or be cancelled, whether the call had begun or not. The first answer counts.
 
-    def finish(self, result: T | None, error: BaseException | None, is_cancelled: bool) -> None:
-        """Have the answer, or be cancelled, whether the call had begun or not. For who has claimed the task, once.
+        Interrupted halfway (Ctrl-C), any later call goes on with that first answer.
 
-        First the state, then the look whether anybody has asked for the condition. Who waits, or adds a callback,
-        does it the other way round: asks for the condition, then looks at the state.
+        Returns:
+            Whether this answer is the first.
         """
-        self._result, self._exception = result, error
-        self._state = "CANCELLED_AND_NOTIFIED" if is_cancelled else "FINISHED"
-        condition: threading.Condition | None = self.__dict__.get("_made_condition")
-        if condition is not None:
-            with condition:
-                for waiter in self._waiters:
-                    if is_cancelled:
-                        waiter.add_cancelled(self)
-                    elif error is not None:
-                        waiter.add_exception(self)
-                    else:
-                        waiter.add_result(self)
-                condition.notify_all()
+        own: _Answer = (result, error, "CANCELLED_AND_NOTIFIED" if is_cancelled else "FINISHED")
+        answer: _Answer = self.__dict__.setdefault("_answer", own)  # atomic, with and without a GIL
+        found: threading.Condition | _Answer = self.__dict__.setdefault("_asked_condition", answer)
+        if isinstance(found, tuple):  # nobody has asked for the condition: who asks from now on finds the answer
+            self._result, self._exception, self._state = answer
+            return answer is own
+        with found:
+            if self._state in _DONE:
+                return answer is own
+            self._result, self._exception, self._state = answer
+            for waiter in self._waiters:
+                if answer[2] != "FINISHED":
+                    waiter.add_cancelled(self)
+                elif answer[1] is not None:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            found.notify_all()
         if self._done_callbacks:
             self._invoke_callbacks()
+        return answer is own
 
     def _invoke_callbacks(self) -> None:
         """Call every done-callback, whatever others raise; the list is copied, as waits leave it meanwhile."""

@@ -104,7 +104,7 @@ class TaskBook:
         self._is_breakage_told = False
         self._closing: str | None = None  # what will close it when no task is left
         self._is_forked = False
-        self._done: deque[Chunk] = deque()
+        self._done: dict[TaskChunk, None] = {}
         self._waiters: list[Parker] = []
         self._stragglers = Stragglers(kind, name, policy.max_abandoned)
         self._counts = {"succeeded": 0, "failed": 0, "timed_out": 0, "cancelled": 0}
@@ -123,24 +123,30 @@ class TaskBook:
         task: Task[Any] = Task(self, next(self._numbers), Call(fn, args, kwargs))
         chunk = task._chunk
         assert chunk is not None
-        self.unfinished[task] = None
-        if (closed := self.closed) is not None:
-            refusal = self.broken_error() or self._refuse(self.name, closed)
-            self.unfinished.pop(task, None)
-            if self.closed != NOT_BEGUN:  # whoever closes it may have seen this one, and left the last step to its end
-                self._wake()
-                self._dismiss_if_empty()
-            raise refusal
         try:
+            self.unfinished[task] = None
+            if (closed := self.closed) is not None:
+                raise self.broken_error() or self._refuse(self.name, closed)
             self.crew.submit([chunk])
             if self.crew.is_stopping:  # it may have come too late to be seen
                 if self.broken is not None:
                     self.note_left()
                 self.cancel_unbegun(task)
-        except BaseException:  # Ctrl-C: a task that nobody has is to be nobody's
-            task.cancel()
+        except BaseException:  # refused, or Ctrl-C: a task that nobody has is to be nobody's
+            self._withdraw(task)
             raise
         return task
+
+    def _withdraw(self, task: Task[Any]) -> None:
+        """Take back a task that was not handed out; if its call has begun already, it is asked to end."""
+        chunk = task._chunk
+        if chunk is None or not self._take_back(chunk):
+            task.cancel()
+            return
+        self.unfinished.pop(task, None)
+        if self.closed != NOT_BEGUN:  # whoever closes it may have seen this one, and left the last step to its end
+            self._wake()
+            self._dismiss_if_empty()
 
     def cancel_running(self, task: Task[Any]) -> bool:
         """Ask the call of ``task`` to end; True: it had not begun, between two attempts, and is cancelled."""
@@ -187,7 +193,16 @@ class TaskBook:
         self.note_handed_in()
         for task in list(self.unfinished):
             self.cancel_unbegun(task)
+        self._settle_strays()
         self._wake()
+
+    def _settle_strays(self) -> None:
+        """Cancel tasks whose call nobody has any more, as the settling of them was interrupted by Ctrl-C."""
+        with self.crew.lock:
+            known = {*self.crew.chunks_in_hand(), *self._done}
+            strays = [task for task in self.unfinished if _is_stray(task._chunk, known)]
+        for task in strays:
+            self._end(task, "cancelled")
 
     def close(self, reason: str, when_empty: bool = False) -> None:
         """Refuse further tasks, at once or when the last one has ended, and then let the workers go."""
@@ -201,18 +216,23 @@ class TaskBook:
 
     def note_done(self, chunk: Chunk) -> None:
         """Keep the answer until the lock is free: futures call functions of the user's."""
-        self._done.append(chunk)
+        assert isinstance(chunk, TaskChunk)
+        self._done[chunk] = None
 
     def note_handed_in(self) -> None:
         """Give tasks the answers there are."""
         while True:
             try:
-                chunk = self._done.popleft()
-            except IndexError:
+                chunk = self._done.popitem()[0]  # each is answered by one thread
+            except KeyError:
                 return
-            assert isinstance(chunk, TaskChunk)
-            if (task := chunk.task) is not None:
-                self._answer(task, chunk)
+            try:
+                if (task := chunk.task) is not None:
+                    self._answer(task, chunk)
+                chunk.forget()  # the worker may hold it for long
+            except BaseException:  # Ctrl-C: what was done of it may be done again
+                self._done[chunk] = None
+                raise
 
     def _answer(self, task: Task[Any], chunk: TaskChunk) -> None:
         trial = chunk.trial
@@ -226,26 +246,26 @@ class TaskBook:
         else:
             self._end(task, "cancelled")
         chunk.task = None
-        chunk.forget()
 
     def _end(self, task: Task[Any], status: str, value: Any = None, error: BaseException | None = None) -> None:
-        if not task.claim():  # cancelled, or answered by its twin
-            return
+        is_first = True
         try:
-            task.finish(value, error, is_cancelled=status == "cancelled")
+            is_first = task.finish(value, error, is_cancelled=status == "cancelled")
         finally:  # also when Ctrl-C strikes in a done-callback
-            self._note_end(task, status, error)
+            self._note_end(task, status if is_first else None, error if is_first else None)
 
-    def _note_end(self, task: Task[Any], status: str, error: BaseException | None) -> None:
+    def _note_end(self, task: Task[Any], status: str | None, error: BaseException | None) -> None:
+        if error is not None:
+            self.on_failure(task)
         chunk, task._chunk = task._chunk, None
         if chunk is not None:
             chunk.task = None
-        self._uncounted.append(status)
+        if status is not None:
+            self._uncounted.append(status)
         if len(self._uncounted) > 1000:
             self._count()
-        self.unfinished.pop(task, None)
-        if error is not None:
-            self.on_failure(task)
+        if task.done():  # by another's answer it may be only in a moment
+            self.unfinished.pop(task, None)
         if not self.unfinished:
             self._wake()
             self._dismiss_if_empty()
@@ -284,7 +304,9 @@ class TaskBook:
         """Return the error for tasks that this book can do nothing for any more, if it is broken."""
         if self.broken is None or isinstance(self.broken, TooManyAbandoned):
             return self.broken
-        error = BrokenThreadPool(f"{self.kind} {self.name!r} is broken: a worker could not get ready, or be started")
+        error = BrokenThreadPool(
+            f"{self.kind} {self.name!r} is broken: a thread's initializer failed, or no thread starts"
+        )
         error.__cause__ = self.broken
         return error
 
@@ -483,3 +505,8 @@ class TaskBook:
             while self._uncounted:
                 self._counts[self._uncounted.popleft()] += 1
             return dict(self._counts)
+
+
+def _is_stray(chunk: TaskChunk | None, known: set[Chunk]) -> bool:
+    """Tell whether a task with this chunk can get no answer any more."""
+    return chunk is None or not (chunk.todo or chunk.results or chunk in known)

@@ -170,7 +170,7 @@ class Limiter:
             self._count_from_now(place)
         except BaseException:
             here.places = around
-            self._leave(place)
+            self._drop(place)
             raise
 
     def __exit__(
@@ -187,8 +187,12 @@ class Limiter:
                 break
         else:
             raise RuntimeError(f"{self!r} was left by a thread that had not entered it")
+        place = places[index]
         try:
-            self._leave(places[index])
+            self._drop(place)
+        except BaseException:  # Ctrl-C: each step may be done twice
+            self._drop(place)
+            raise
         finally:
             here.places = places[:index] + places[index + 1 :]
 
@@ -273,15 +277,8 @@ class Limiter:
             while time.monotonic() < due:
                 pass
 
-    def _leave(self, place: Place) -> None:
-        """Take ``place`` out of everything, also if Ctrl-C strikes in the middle: each step may be done twice."""
-        try:
-            self._drop(place)
-        except BaseException:
-            self._drop(place)
-            raise
-
     def _drop(self, place: Place) -> None:
+        """Take ``place`` out of everything; may be done twice."""
         state = place.state
         if state is not self._state():  # entered before a fork: not counted here
             return
