@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -38,11 +39,15 @@ class Calls:
         self.items = list(items)
         self.tasks: list[treadle.Task[Any]] = []
         self.raised: BaseException | None = None  # by the run or the group as a whole
+        self._delivered: list[End] = []
         self._ends: list[End] | None = None
         if self.is_map:
             ordered = not place.startswith("unordered")
             options = {"buffersize": len(self.items), **options}
             self.owner: Any = treadle.map(fn, self.items, ordered=ordered, **options)
+            # Somebody has to ask for results: the run takes its items as they are asked for.
+            self._consumer = threading.Thread(target=self._consume, name="consumer")
+            self._consumer.start()
             return
         options.pop("chunksize", None)
         self.owner = treadle.PoolExecutor(**options)
@@ -81,23 +86,23 @@ class Calls:
             self._ends = self._map_ends() if self.is_map else self._task_ends()
         return self._ends
 
-    def _map_ends(self) -> list[End]:
-        delivered: list[End] = []
+    def _consume(self) -> None:
         try:
             if self.place in RESULTS:
                 for value in self.owner:
-                    delivered.append(End(None, "succeeded", value))
+                    self._delivered.append(End(None, "succeeded", value))
             else:
                 for outcome in self.owner.outcomes():
-                    delivered.append(_end(outcome))
+                    self._delivered.append(_end(outcome))
         except treadle.RunClosed:
             pass
         except BaseException as error:
             self.raised = error
-        rest = [_end(outcome) for outcome in self.owner.rest()]
-        if self.place in RESULTS:
-            return delivered + rest
-        return sorted(delivered + rest, key=lambda end: self.items.index(end.item))
+
+    def _map_ends(self) -> list[End]:
+        self._consumer.join()
+        ends = self._delivered + [_end(outcome) for outcome in self.owner.rest()]
+        return ends if self.place in RESULTS else sorted(ends, key=lambda end: self.items.index(end.item))
 
     def _task_ends(self) -> list[End]:
         try:
