@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -17,6 +18,9 @@ from treadle.errors import Cancelled
 
 _logger = logging.getLogger("treadle")
 _keys = count()
+
+WAKE_AT_ONCE = 16
+WAKE_PAUSE_SECONDS = 0.0005
 
 
 class Registration:
@@ -77,12 +81,20 @@ class Scope:
 
     def flag(self, reason: str) -> bool:
         """Set the flag and wake who waits; never blocks. Tell whether callbacks are still to be run."""
+        self.mark(reason)
+        self.wake()
+        return bool(self._callbacks)
+
+    def mark(self, reason: str) -> None:
+        """Set the flag."""
         if not self.is_cancelled:
             self.reason = reason
             self.is_cancelled = True
+
+    def wake(self) -> None:
+        """Wake who waits, so that they see the flag."""
         for wake in list(self._wakers.values()):
             wake()
-        return bool(self._callbacks)
 
     def run_callbacks(self) -> None:
         """Run the callbacks that nobody has run yet."""
@@ -131,8 +143,18 @@ class Scope:
         self.check()
 
 
-def run_callbacks(scopes: list[Scope]) -> None:
-    """Run the callbacks of ``scopes`` that nobody has run yet."""
+def cancel_all(scopes: list[Scope], reason: str) -> None:
+    """Cancel ``scopes``: first wake all who wait, then run the callbacks, which may take their time.
+
+    Thousands that wake at once fight for the GIL, and for the locks that they all come for; so they are woken a
+    few at a time.
+    """
+    for scope in scopes:
+        scope.mark(reason)
+    for number, scope in enumerate(scopes, 1):
+        scope.wake()
+        if number % WAKE_AT_ONCE == 0:
+            time.sleep(WAKE_PAUSE_SECONDS)
     for scope in scopes:
         scope.run_callbacks()
 

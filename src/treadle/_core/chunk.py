@@ -105,11 +105,10 @@ class Chunk:
                 scope.flag("it was cancelled")
         return scope
 
-    def flag_cancelled(self, reason: str) -> Scope | None:
-        """Ask the calls to end. Never blocks. Returns the scope if it has callbacks that are still to be run."""
+    def mark_cancelled(self) -> Scope | None:
+        """Take note that the calls are asked to end, and return their scope, which is still to be cancelled."""
         self.is_cancelled = True
-        scope = self.scope
-        return scope if scope is not None and scope.flag(reason) else None
+        return self.scope
 
     def is_given_up(self) -> bool:
         """Tell whether its failure is that of an attempt before, as the end came before the next had begun."""

@@ -12,7 +12,7 @@ from functools import partial
 from time import perf_counter
 
 from treadle._core import clock
-from treadle._core.cancellation import Scope, here, run_callbacks
+from treadle._core.cancellation import Scope, cancel_all, here
 from treadle._core.chunk import Chunk
 from treadle._crew.account import Account, Nobody
 from treadle._crew.attempts import Attempts
@@ -199,14 +199,15 @@ class Crew:
         scopes: list[Scope] = []
         for chunk in chunks:
             chunk.todo.clear()
-            if (scope := chunk.flag_cancelled(reason)) is not None:
+            if (scope := chunk.mark_cancelled()) is not None:
                 scopes.append(scope)
         told = set(chunks)
         for worker in self.workers:
             if worker.chunk in told:
                 worker.engine.interrupt()
-        if scopes:  # callbacks of the user's: not under our lock, and they may take their time
-            run_aside(f"{self._name}-cancel", partial(run_callbacks, scopes))
+        if scopes:
+            # Not under the lock: they all come for it when they wake, and callbacks are the user's and take their time.
+            run_aside(f"{self._name}-cancel", partial(cancel_all, scopes, reason))
 
     def expect_end(self, told_at: float) -> None:
         """Leave a call that was asked to end at ``told_at`` behind, if it does not. Called under the lock."""
@@ -269,14 +270,11 @@ class Crew:
             with self.lock:
                 self.account.note_expired()
         chunk: Chunk | None = None
-        is_surplus = self.has_surplus()
+        is_surplus = len(self.workers) > self._max_workers
         if is_surplus:  # more than there should be: for work that others wait for
             chunk, is_surplus = self.room.take_awaited(worker)
         if not is_surplus:
-            try:
-                chunk = self._queue.popleft()
-            except IndexError:
-                chunk = self._wait_for_work(worker)
+            chunk = self._take_queued() or self._wait_for_work(worker)
         if chunk is None:
             return None
         chunk.begun = perf_counter()
@@ -382,6 +380,8 @@ class Crew:
 
     def _may_need_help(self) -> bool:
         """Tell, at a glance, whether another worker should be sent. Never wrongly says no for good: see README.md."""
+        if not (self._queue or self.sizer.was_ever_large):
+            return False
         if self._on_its_way is not None or not (self._idle or self._has_room()):
             return False
         return self._is_help_worthwhile()
@@ -479,11 +479,15 @@ class Crew:
                 return chunk
         return None
 
-    def _take(self) -> Chunk | None:
+    def _take_queued(self) -> Chunk | None:
         try:
-            return self._queue.popleft()
+            return self._queue.popleft() if self._queue else None  # an exception costs more than a look
         except IndexError:
-            return self._steal() if self.sizer.was_ever_large else None
+            return None
+
+    def _take(self) -> Chunk | None:
+        chunk = self._take_queued()
+        return self._steal() if chunk is None and self.sizer.was_ever_large else chunk
 
     def _steal(self) -> Chunk | None:
         with self.lock:

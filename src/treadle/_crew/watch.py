@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from treadle._core import clock
-from treadle._core.cancellation import Scope, run_callbacks
+from treadle._core.cancellation import Scope, cancel_all
 from treadle._core.chunk import Chunk
 from treadle._core.trial import Trial
 from treadle._crew.attempts import Attempts
@@ -124,7 +124,7 @@ class Watch:
         trial.is_timed_out = True
         trial.told_at = now
         worker.engine.interrupt()
-        if scope := chunk.flag_cancelled(f"it took longer than call_timeout={self._call_timeout} seconds"):
+        if (scope := chunk.mark_cancelled()) is not None:
             told.append(scope)
         return max(now + self._grace, now + 1e-9)
 
@@ -190,7 +190,7 @@ class Watch:
     # On a thread of its own
 
     def _follow_up(self, told: list[Scope], settled: list[Chunk]) -> None:
-        run_callbacks(told)
+        cancel_all(told, f"it took longer than call_timeout={self._call_timeout} seconds")
         for chunk in settled:
             self._crew.settle_lost(chunk)
         self._crew.account.note_left()

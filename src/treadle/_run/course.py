@@ -67,6 +67,7 @@ class Course:
         self.crew = Crew(self.name, settings.max_workers, make_engine, sizer, self, policy, self.deadline)
         self.intake = Intake(items, self.ledger, self.crew)
         self.waker: Waker = Parker()
+        self._closers: list[Parker] = []  # threads in ``end``
         self.is_sealed = False
         self.is_finished = False
         self.is_forked = False
@@ -153,8 +154,8 @@ class Course:
             is_over = self.is_finished or self.is_sealed
             if not is_over:
                 self.stop(ending)
-                waker = self.waker
-                self.waker = parker = Parker()
+                parker = Parker()
+                self._closers.append(parker)  # beside the consumer, who may go on iterating in another thread
         if is_over:
             if threading.get_ident() != self._ender:  # somebody else is at it: do not leave before them
                 self._over.wait(AFTERMATH_SECONDS)
@@ -169,9 +170,9 @@ class Course:
                     break
                 parker.wait_watchfully(left)
         finally:
-            self.waker = waker
+            self._closers.remove(parker)
         self.seal()
-        waker.wake()
+        self.waker.wake()
 
     def end_now(self, is_orphaned: bool) -> None:
         """Stop without waiting; the last worker to leave seals.
@@ -325,6 +326,8 @@ class Course:
     def _wake(self) -> None:
         self.awaited = False
         self.waker.wake()
+        for closer in list(self._closers):
+            closer.wake()
 
     def _stop_for_failure(self, chunk: Chunk, offset: int) -> None:
         assert chunk.failures is not None

@@ -17,6 +17,7 @@ from treadle._core.trial import Trial
 from treadle._crew.room import making_room, run_here
 from treadle._sync import cancelling
 from treadle._sync.parker import Parker
+from treadle.errors import Cancelled
 
 if TYPE_CHECKING:
     from treadle._run.task_book import TaskBook
@@ -111,7 +112,8 @@ class Task(Future[T]):
         except IndexError:
             return self._book.cancel_running(self)
         try:
-            chunk.flag_cancelled("it was cancelled")  # it may be waiting for the limiter
+            if (scope := chunk.mark_cancelled()) is not None:  # it may be waiting for the limiter
+                scope.cancel("it was cancelled")
             self._book.discard(self, chunk)
         except BaseException:  # Ctrl-C: whoever comes to end it shall find that it has not begun
             chunk.todo.append(call)
@@ -270,7 +272,11 @@ class Task(Future[T]):
         try:
             with making_room(book.crew, self):
                 while not self.done() and (deadline is None or deadline > clock.now()):
-                    cancelling.wait(parker, None if deadline is None else deadline - clock.now())
+                    try:
+                        cancelling.wait(parker, None if deadline is None else deadline - clock.now())
+                    except Cancelled:
+                        if not self.done():  # an answer that is there is given, whoever was faster
+                            raise
         finally:
             with self._condition:
                 if wake in self._done_callbacks:

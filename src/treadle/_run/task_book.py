@@ -221,7 +221,7 @@ class TaskBook:
 
     def note_handed_in(self) -> None:
         """Give tasks the answers there are."""
-        while True:
+        while self._done:
             try:
                 chunk = self._done.popitem()[0]  # each is answered by one thread
             except KeyError:
@@ -329,7 +329,8 @@ class TaskBook:
                 chunk = task._chunk
                 if chunk is not None and self._take_back(chunk):
                     self._end(task, "failed", error=error)
-        self._wake()
+        if not self.crew.workers:  # a thousand leaving at once should not wake it a thousand times
+            self._wake()
 
     def _take_back(self, chunk: Chunk) -> bool:
         try:
