@@ -1023,6 +1023,19 @@ def test_a_task_refused_for_the_shutdown_lets_the_end_come(gate: Gate) -> None:
     assert pool.stats.workers == 0
 
 
+def test_a_call_cannot_wait_for_the_end_of_its_own_executor(gate: Gate) -> None:
+    """It would wait for itself; the standard library raises RuntimeError as well. Without waiting it may."""
+    pool = treadle.PoolExecutor(1)
+    pool.submit(gate.hold)
+    waiting, ending = pool.submit(pool.shutdown), pool.submit(pool.shutdown, wait=False)
+    gate.open()
+
+    with pytest.raises(RuntimeError, match="cannot wait for its end in one of its own calls"):
+        waiting.result(PATIENCE_SECONDS)
+    ending.result(PATIENCE_SECONDS)
+    pool.shutdown()
+
+
 def test_nested_tasks_that_were_submitted_before_the_shutdown_come_to_their_end(gate: Gate) -> None:
     def outer() -> object:
         inner = pool.submit(abs, -1)
