@@ -524,3 +524,66 @@ def test_of_a_groups_timeout_and_its_calls_the_earlier_wins(is_whole_first: bool
         assert task.cancelled()
     else:
         assert isinstance(task.exception(), treadle.CallTimedOut)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_long_grace_hides_no_later_call(place: str, clock: ManualClock, gate: Gate) -> None:
+    """The one timer waits for the end of a grace; a call that begins meanwhile may be late before that."""
+    late_begun = threading.Event()
+
+    def call(item: str) -> object:
+        if item == "deaf":
+            return gate.hold()
+        if item == "late":
+            late_begun.set()
+            treadle.sleep(1e9)
+        return item
+
+    with Calls(place, call, ["deaf", "next", "late"], max_workers=2, call_timeout=LIMIT, grace=1e6) as calls:
+        assert late_begun.wait(PATIENCE_SECONDS)
+        gate.wait_for_arrivals()
+        clock.wait_for_sleepers(2)
+        clock.advance(LIMIT)
+        wait_until(lambda: calls.stats.running == 1)  # the late one has ended, the deaf one has its grace
+        gate.open()
+        ends = calls.ends()
+
+    assert [end.status for end in ends] == ["timed_out", "succeeded", "timed_out"]
+    assert calls.stats.abandoned == 0
+
+
+def test_a_call_that_begins_in_the_grace_of_another_has_its_own_time(clock: ManualClock, gate: Gate) -> None:
+    with treadle.PoolExecutor(2, call_timeout=LIMIT, grace=1e6) as pool:
+        deaf = pool.submit(gate.hold)
+        gate.wait_for_arrivals()
+        clock.wait_for_sleepers()
+        clock.advance(LIMIT)
+        wait_until(lambda: all(chunk.is_cancelled for chunk in pool._book.crew.chunks_in_hand()))
+        later = pool.submit(treadle.sleep, 1e9)
+        clock.wait_for_sleepers(2)
+        clock.advance(LIMIT)
+
+        assert isinstance(later.exception(), treadle.CallTimedOut)
+        assert not deaf.done()
+        gate.open()
+
+    assert pool.stats.abandoned == 0
+
+
+def test_a_run_closed_beside_its_consumer_does_not_wait_out_its_grace(clock: ManualClock, gate: Gate) -> None:
+    """Both wait for the same calls, each in its own place."""
+    run = treadle.map(gate.hold, range(2), max_workers=2, ordered=False, grace=1e6)
+    outcomes = run.outcomes()
+    gate.wait_for_arrivals(2)
+    closer = threading.Thread(target=run.close)
+    closer.start()
+    wait_until(lambda: run._course.crew.is_stopping)
+    consumer = threading.Thread(target=list, args=(outcomes,))
+    consumer.start()
+    wait_until(lambda: run._course.awaited is not False)
+    gate.open()
+    closer.join(PATIENCE_SECONDS)
+    consumer.join(PATIENCE_SECONDS)
+
+    assert not closer.is_alive()
+    assert (run.stats.succeeded, run.stats.abandoned) == (2, 0)
