@@ -16,6 +16,9 @@ class Account(Protocol):
     def note_done(self, chunk: Chunk) -> None:
         """Take note that all calls of ``chunk`` are made. Called by many workers at once, without the lock."""
 
+    def note_succeeded(self, chunk: Chunk) -> None:
+        """As ``note_done`` and ``note_handed_in``, for a chunk without failures. Without the lock."""
+
     def note_handed_in(self) -> None:
         """Do what ``note_done`` left to do without the lock, on the same thread, right after it."""
 
@@ -48,6 +51,7 @@ class Nobody:
     """The account of a crew that nobody works with any more."""
 
     def note_done(self, chunk: Chunk) -> None: ...
+    def note_succeeded(self, chunk: Chunk) -> None: ...
     def note_handed_in(self) -> None: ...
     def note_split(self, tail: Chunk) -> None: ...
     def note_replaced(self, old: Chunk, new: Chunk) -> None: ...

@@ -352,11 +352,12 @@ class Crew:
         chunk.ended = perf_counter()
         self.sizer.observe(chunk)
         if chunk.trial is None and not (chunk.failures or self.is_stopping):
-            self.account.note_done(chunk)
+            self.account.note_succeeded(chunk)
+            worker.chunk = None
         else:
             self._settle(chunk, worker)
-        worker.chunk = None
-        self.account.note_handed_in()
+            worker.chunk = None
+            self.account.note_handed_in()
 
     def _settle(self, chunk: Chunk, worker: Worker | None = None) -> None:
         """Settle what is not a plain success. ``worker``: who made the call, unless it was left behind."""
@@ -468,13 +469,19 @@ class Crew:
             is_news = True
             while is_news and worker.is_idle and not self.is_stopping:  # a wake-up may be an old one
                 is_news = worker.parker.rest(self._idle_seconds)
-            chunk = None if worker.is_idle else self._take()
-            with self.lock:
-                is_surplus = worker.is_idle and not is_news
-                self._note_arrival(worker)
-                if is_surplus:
-                    self.workers.pop(worker, None)
-                    return None
+            if worker.is_idle:
+                with self.lock:
+                    is_surplus = worker.is_idle and not is_news
+                    self._note_arrival(worker)
+                    if is_surplus:
+                        self.workers.pop(worker, None)
+                        return None
+                continue
+            # Sent for: nobody else is on the way, and nobody will be until this says that it has arrived.
+            worker.is_on_its_way = False
+            if self._on_its_way is worker:
+                self._on_its_way = None
+            chunk = self._take()
             if chunk is not None:
                 return chunk
         return None

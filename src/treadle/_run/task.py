@@ -74,6 +74,26 @@ class TaskChunk(Chunk):
         return TaskChunk(self.start, self.items[0], self.task)
 
 
+class _ConditionOnDemand:
+    """What the standard library's functions wait on, made when the first of them asks for it.
+
+    Who asks first, or brings the answer first, is decided by one atomic step. Where somebody has asked, the state
+    changes under the condition: ``concurrent.futures.wait`` looks at it twice. What is made is kept in the
+    task, where it hides this descriptor.
+    """
+
+    def __get__(self, task: Task[Any], owner: type) -> threading.Condition:
+        own = task.__dict__
+        found: threading.Condition | _Answer = own.setdefault("_asked_condition", threading.Condition())
+        if isinstance(found, tuple):
+            # Whoever brought the answer may be in the middle of it. The state changes no more, so any condition
+            # will do, but it must be the same one each time.
+            task._result, task._exception, task._state = found
+            found = threading.Condition()
+        condition: threading.Condition = own.setdefault("_condition", found)
+        return condition
+
+
 class Task(Future[T]):
     """The future of one call submitted to a ``TaskGroup`` or a ``PoolExecutor``.
 
@@ -81,6 +101,8 @@ class Task(Future[T]):
     runs to end, and to wait for a task of one's own executor does not deadlock: ``result()`` without a timeout
     makes the call right here, if it has not begun.
     """
+
+    _condition: threading.Condition = _ConditionOnDemand()  # type: ignore[assignment]  # it is one, once it is asked for
 
     def __init__(self, book: Any, number: int, call: Any) -> None:  # Any: ours alone, and no public types
         # What Future.__init__ sets, but for the condition: making one costs as much as all the rest of a task.
@@ -120,27 +142,6 @@ class Task(Future[T]):
             raise
         chunk.items.clear()  # it may stay in the queue for long, and should not keep the arguments
         return True
-
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]  # an attribute there, and never assigned
-        """What the standard library's functions wait on, made when the first of them asks.
-
-        Who asks first, or brings the answer first, is decided by one atomic step. Where somebody has asked, the
-        state changes under the condition: ``concurrent.futures.wait`` looks at it twice.
-        """
-        found: threading.Condition | _Answer | None = self.__dict__.get("_asked_condition")
-        if found is None:
-            found = self.__dict__.setdefault("_asked_condition", threading.Condition())
-        if not isinstance(found, tuple):
-            return found
-        # Whoever brought the answer may be in the middle of it. The state changes no more, so any condition will
-        # do, but it must be the same one each time: it is acquired and released by two looks at this.
-        self._result, self._exception, self._state = found
-        made = self.__dict__.get("_late_condition") or self.__dict__.setdefault(
-            "_late_condition", threading.Condition()
-        )
-        condition: threading.Condition = made
-        return condition
 
     def done(self) -> bool:
         """Return True if the call has ended, or was cancelled."""

@@ -219,6 +219,16 @@ class TaskBook:
         assert isinstance(chunk, TaskChunk)
         self._done[chunk] = None
 
+    def note_succeeded(self, chunk: Chunk) -> None:
+        """Give a task its answer."""
+        task: Task[Any] | None = chunk.task  # type: ignore[attr-defined]  # our chunks are TaskChunks
+        if task is not None:
+            if chunk.results:
+                self._end(task, "succeeded", chunk.results[0])
+            else:
+                self._end(task, "cancelled")
+        chunk.forget()  # the worker may hold it for long
+
     def note_handed_in(self) -> None:
         """Give tasks the answers there are."""
         while self._done:
@@ -262,11 +272,11 @@ class TaskBook:
             chunk.task = None
         if status is not None:
             self._uncounted.append(status)
-        if len(self._uncounted) > 1000:
-            self._count()
-        if task.done():  # by another's answer it may be only in a moment
+            if len(self._uncounted) > 1000:
+                self._count()
+        if task._state != "PENDING":  # by another's answer it may be only in a moment
             self.unfinished.pop(task, None)
-        if not self.unfinished:
+        if not self.unfinished and (self.closed is not None or self._closing is not None):
             self._wake()
             self._dismiss_if_empty()
 
