@@ -36,6 +36,8 @@ class ChunkSizer:
             caps the chunks, so that one worker cannot take them all.
     """
 
+    is_learning = True  # from chunks that are done
+
     def __init__(self, max_workers: int, chunksize: int | None, buffersize: int | None) -> None:
         self._max_workers = max_workers
         self._chunksize = chunksize

@@ -72,7 +72,7 @@ class Crew:
         self._max_workers = max_workers
         self._make_engine = make_engine
         self._deadline = deadline
-        self._idle_seconds = idle_seconds
+        self._idle_seconds = min(idle_seconds, threading.TIMEOUT_MAX)
         self._prefix = prefix or f"treadle-{name}-"
         self._queue: deque[Chunk] = deque()
         self._idle: list[Worker] = []
@@ -274,7 +274,7 @@ class Crew:
         if is_surplus:  # more than there should be: for work that others wait for
             chunk, is_surplus = self.room.take_awaited(worker)
         if not is_surplus:
-            chunk = self._take_queued() or self._wait_for_work(worker)
+            chunk = (self._take_queued() if self._queue else None) or self._wait_for_work(worker)
         if chunk is None:
             return None
         chunk.begun = perf_counter()
@@ -349,8 +349,9 @@ class Crew:
 
     def hand_in(self, worker: Worker, chunk: Chunk) -> None:
         """Take what ``worker`` has finished, and pass it on to the account, if it is final."""
-        chunk.ended = perf_counter()
-        self.sizer.observe(chunk)
+        if self.sizer.is_learning:
+            chunk.ended = perf_counter()
+            self.sizer.observe(chunk)
         if chunk.trial is None and not (chunk.failures or self.is_stopping):
             self.account.note_succeeded(chunk)
             worker.chunk = None
@@ -461,7 +462,7 @@ class Crew:
             # First idle, then the last look: whoever submits does it the other way round.
             worker.is_idle = True
             self._idle.append(worker)
-            chunk = self._take()
+            chunk = self._take() if self._queue or self.sizer.was_ever_large else None
             if chunk is not None or self.is_stopping:
                 with self.lock:
                     self._note_arrival(worker)

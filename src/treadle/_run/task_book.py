@@ -47,8 +47,7 @@ PLAIN_REPORT_SECONDS = 10.0
 class TaskSizer(ChunkSizer):
     """Each task travels alone, and is worth a worker: nothing is known of it from the ones before."""
 
-    def observe(self, chunk: Chunk) -> None:
-        """Learn nothing."""
+    is_learning = False
 
     def is_worth_sharing(self, calls: int, gil: bool) -> bool:  # noqa: ARG002  # the signature is ChunkSizer's
         """Tell whether any task waits."""
@@ -223,10 +222,12 @@ class TaskBook:
         """Give a task its answer."""
         task: Task[Any] | None = chunk.task  # type: ignore[attr-defined]  # our chunks are TaskChunks
         if task is not None:
-            if chunk.results:
-                self._end(task, "succeeded", chunk.results[0])
-            else:
+            if not chunk.results:
                 self._end(task, "cancelled")
+            elif task.finish(chunk.results[0], None, is_cancelled=False):
+                self._note_end(task, "succeeded", None)
+            else:
+                self._note_end(task, None, None)
         chunk.forget()  # the worker may hold it for long
 
     def note_handed_in(self) -> None:

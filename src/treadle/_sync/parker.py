@@ -38,7 +38,7 @@ class Parker:
 
     def rest(self, seconds: float) -> bool:
         """As ``wait``, by the machine's clock, whatever the clock in use says."""
-        return self._permit.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+        return self._permit.acquire(True, seconds)
 
     def wait_watchfully(self, seconds: float | None = None, poll_seconds: float = math.inf) -> bool:
         """As ``wait``, but sure to be interrupted by Ctrl-C in the main thread.
