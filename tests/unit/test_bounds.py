@@ -58,7 +58,10 @@ def test_at_most_workers_plus_buffer_are_taken_beyond_the_last_result(
     assert items.taken <= consumed + max_workers + buffersize
 
 
-def test_by_default_the_buffer_equals_the_workers_while_calls_are_slow(gate: Gate) -> None:
+def test_by_default_the_buffer_equals_the_workers_while_calls_are_slow(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treadle._run.intake.PATIENCE_SECONDS", 60)  # a busy machine would make it pause
     items = CountingInput()
     with treadle.map(gate.hold, items, max_workers=3):
         gate.wait_for_arrivals(3)
