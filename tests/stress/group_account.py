@@ -59,13 +59,14 @@ def _faults_of_cancelled(entry: Entry) -> Iterator[str]:
 
 def _faults_of_failed(entry: Entry, error: BaseException) -> Iterator[str]:
     calls, options = entry.calls, entry.block.options
-    if isinstance(error, treadle.CallTimedOut):
+    was_raised = any(call.error is error for call in calls)  # also another task's error, that it was given
+    if isinstance(error, treadle.CallTimedOut) and not was_raised:
         if not was_late(entry):
             yield "timed out, and was not late"
-    elif isinstance(error, TooManyAbandoned):
+    elif isinstance(error, TooManyAbandoned) and not was_raised:
         if options.call_timeout is None:
             yield f"failed with {error!r}"
-    elif not calls or not any(call.error is error for call in calls):
+    elif not was_raised:
         yield f"failed with {error!r}, which no call raised"
     elif calls[-1].error is not error and not options.may_abandon:
         yield f"failed with {error!r}, not with the last: {calls[-1].error!r}"
@@ -113,7 +114,8 @@ def _faults_of_raised(block: Block) -> Iterator[str]:
         return
     if isinstance(body, Exception):
         required, allowed = _unique([body, *required]), _unique([body, *allowed])
-    got = _without_late(block, raised)
+    known = [*required, *allowed]
+    got = [e for e in _raised_errors(raised) if any(e is other for other in known) or not _is_own(block, e)]
     if isinstance(raised, BaseExceptionGroup) and raised is not body:
         for error in required:
             if sum(error is other for other in got) != 1:
@@ -154,11 +156,18 @@ def _unique(errors: list[BaseException]) -> list[BaseException]:
     return list({id(error): error for error in errors}.values())
 
 
-def _without_late(block: Block, raised: BaseException | None) -> list[BaseException]:
-    """Return what was raised, but for the ``TimeoutError`` of a block that was out of time."""
-    errors = list(raised.exceptions) if isinstance(raised, BaseExceptionGroup) else [raised] if raised else []
-    own = f"group {block.name!r} did not end"
-    return [e for e in errors if not (type(e) is TimeoutError and own in str(e) and _was_out_of_time(block))]
+def _raised_errors(raised: BaseException | None) -> list[BaseException]:
+    if isinstance(raised, BaseExceptionGroup):
+        return list(raised.exceptions)
+    return [] if raised is None else [raised]
+
+
+def _is_own(block: Block, error: BaseException) -> bool:
+    """Tell whether ``error`` is the group's own, of which no task knows, and had reason to be."""
+    if isinstance(error, TooManyAbandoned):
+        return error.run == block.name and _may_break(block)
+    is_late = type(error) is TimeoutError and str(error).startswith(f"group {block.name!r} did not end")
+    return is_late and _was_out_of_time(block)
 
 
 # Why things may end
@@ -176,9 +185,7 @@ def may_end_early(block: Block) -> bool:
     failures = _failures(block)
     if block.options.on_error == "cancel" and failures:
         return True
-    if any(isinstance(_error(entry), TooManyAbandoned) for entry in failures) or _may_break(block):
-        return True
-    return _is_cancelled_from_outside(block)
+    return _may_break(block) or _is_cancelled_from_outside(block)
 
 
 def _has_own_error(block: Block) -> bool:
@@ -202,10 +209,7 @@ def _was_out_of_time(block: Block) -> bool:
 def was_late(entry: Entry) -> bool:
     """Tell whether a call of ``entry`` may have taken longer than it was given."""
     timeout = entry.block.options.call_timeout
-    if timeout is None or not entry.calls:
-        return False
-    ended = min(max(call.ended for call in entry.calls), entry.block.world.clock.now())
-    return ended >= entry.submitted_at + timeout
+    return timeout is not None and entry.done_at >= entry.submitted_at + timeout
 
 
 def _may_break(block: Block) -> bool:

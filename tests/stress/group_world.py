@@ -73,7 +73,7 @@ class Gate:
 class CallNote:
     """One call that a group made of a task's function."""
 
-    ended: float = math.inf
+    is_over: bool = False
     value: object = None
     error: BaseException | None = None
 
@@ -89,6 +89,7 @@ class Entry:
     refused: BaseException | None = None
     was_refused_early: bool = False
     submitted_at: float = 0.0
+    done_at: float = math.inf
     calls: list[CallNote] = field(default_factory=list)
     was_cancelled: bool = False
     is_told: bool = False  # somebody was given its error
@@ -112,7 +113,7 @@ class Entry:
             note.error = error
             raise
         finally:
-            note.ended = self.block.world.clock.now()
+            note.is_over = True
         return note.value
 
     def submit(self) -> None:
@@ -133,6 +134,7 @@ class Entry:
         self.task.add_done_callback(lambda _: self._end())
 
     def _end(self) -> None:
+        self.done_at = self.block.world.clock.now()
         self.stirred.set()
         if self.child is not None:
             self.child.skip()
@@ -203,7 +205,7 @@ class Block:
         self.undone: list[Entry] = []  # when the block was left
         self.most_holding = 0
         self.entered = threading.Event()
-        self.felt = threading.Event()  # it was cancelled, or is over
+        self.felt = threading.Event()  # it was cancelled, or its body has ended
         self.over = threading.Event()
         self._holding = 0
         self._lock = threading.Lock()  # protects the next two, and whether it is decided that it will be entered
@@ -261,6 +263,7 @@ class Block:
                     raise
                 finally:
                     self.is_leaving = True
+                    self.felt.set()
         except BaseException as error:
             self.raised = error
         self.left_at = self.world.clock.now()
@@ -325,6 +328,14 @@ class World:
     def __str__(self) -> str:
         return "\n".join(str(block) for block in self.blocks)
 
+    def expect(self, event: threading.Event, what: str) -> None:
+        """Wait for ``event``, or say what did not happen, and how things stand."""
+        try:
+            await_event(event, what)
+        except Stuck as error:
+            error.add_note(str(self))
+            raise
+
     def open_block(self, options: Options, outer: Block | Entry | None = None, hushes: bool = False) -> Block:
         block = Block(self, f"g{len(self.blocks)}", options, outer, hushes)
         self.blocks.append(block)
@@ -336,7 +347,7 @@ class World:
         thread = threading.Thread(target=block.live, name=f"body of {block.name}", daemon=True)
         self.threads.append(thread)
         thread.start()
-        await_event(block.entered, f"{block.name} was not entered")
+        self.expect(block.entered, f"{block.name} was not entered")
         return block
 
     def finish_by_cancelling(self) -> None:
@@ -348,7 +359,7 @@ class World:
             gate.open()
         self._leave_all()
         for block in self.blocks:
-            await_event(block.over, f"{block.name} did not end though it was cancelled")
+            self.expect(block.over, f"{block.name} did not end though it was cancelled")
 
     def finish_by_waiting(self) -> None:
         """End it all by itself: every gate opens, time goes by, nothing is cancelled."""
@@ -357,14 +368,14 @@ class World:
         self._leave_all()
         self._turn_clock_until(lambda: all(block.over.is_set() for block in self.blocks))
         for block in self.blocks:
-            await_event(block.over, f"{block.name} did not end though nothing held it")
+            self.expect(block.over, f"{block.name} did not end though nothing held it")
 
     def release_rest(self) -> None:
         """Let the calls go that were left behind, and see everything end."""
         for gate in self.gates:
             gate.open()
         calls = [call for block in self.blocks for entry in block.entries for call in entry.calls]
-        self._turn_clock_until(lambda: all(call.ended < math.inf for call in calls))
+        self._turn_clock_until(lambda: all(call.is_over for call in calls))
         for thread in self.threads:
             thread.join(LIMIT_SECONDS)
 

@@ -27,7 +27,6 @@ from tests.stress.group_world import (
     Script,
     Stuck,
     World,
-    await_event,
     fail,
     hold,
     open_inside,
@@ -268,7 +267,7 @@ class GroupMachine(RuleBasedStateMachine):
         has_room = self._has_room(entry.block)
         entry.submit()
         if has_room:
-            await_event(entry.stirred, f"{entry.name} of {entry.block.name} did not begin, and there was room")
+            self.world.expect(entry.stirred, f"{entry.name} of {entry.block.name} did not begin, and there was room")
 
     def _has_room(self, block: Block) -> bool:
         """Tell whether there is a worker to be had for a task submitted now, whatever else goes on."""
@@ -282,7 +281,7 @@ class GroupMachine(RuleBasedStateMachine):
         """Have the cancellation of ``block`` reach it and all blocks inside."""
         for inner in self.world.blocks:
             if inner.entered.is_set() and _is_inside(inner, block) and not inner.is_leaving:
-                await_event(inner.felt, f"{inner.name} does not know that {block.name} was cancelled")
+                self.world.expect(inner.felt, f"{inner.name} does not know that {block.name} was cancelled")
 
 
 def _is_done(entry: Entry) -> bool:

@@ -145,7 +145,8 @@ def first_success_returns_what_its_functions_do() -> None:
 def policies_are_options_of_all() -> None:
     retry, hedge = treadle.Retry(retry_on=(OSError, ValueError)), treadle.Hedge(after="p95")
     limiter = treadle.Limiter(5, burst=2, max_concurrent=3)
-    assert_type(treadle.map(len, ["a"], retry=retry, limiter=limiter, hedge=hedge, call_timeout=1), treadle.Run[str, int])
+    run = treadle.map(len, ["a"], retry=retry, limiter=limiter, hedge=hedge, call_timeout=1)
+    assert_type(run, treadle.Run[str, int])
     treadle.TaskGroup(retry=retry, limiter=limiter, hedge=hedge, call_timeout=1)
     treadle.PoolExecutor(retry=retry, limiter=limiter, hedge=hedge, call_timeout=1)
     treadle.Retry(retry_on=lambda error: isinstance(error, OSError))

@@ -671,7 +671,8 @@ def test_in_order_the_calls_before_a_failure_are_given_time_to_succeed(gate: Gat
         return item
 
     run = treadle.map(call, [0, 1], max_workers=2, grace=60)
-    run._delivery._choose()  # results are wanted; what next(run) does first
+    with run._course.crew.lock:
+        run._delivery._choose()  # results are wanted; what next(run) does first
     while not run._course.crew.is_stopping:
         pass
     gate.open()
@@ -692,7 +693,8 @@ def test_in_order_the_calls_before_a_failure_are_asked_to_end_after_half_of_the_
             return nap(item)
 
         run = treadle.map(call, [0, 1], max_workers=2, grace=10)
-        run._delivery._choose()
+        with run._course.crew.lock:
+            run._delivery._choose()
         while not run._course.crew.is_stopping:
             pass
         clock.wait_for_sleepers(2)  # item 0, and the timekeeper

@@ -590,17 +590,19 @@ def test_nested_calls_on_other_threads_get_through_one_by_one() -> None:
     """With one place in all, the outer call, which waits for them, would otherwise wait for ever."""
     limiter = Limiter(max_concurrent=1)
     crowd, inside, most = Crowd(limiter), 0, 0
+    all_have_come = threading.Event()
 
     def be_inside() -> None:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
-        wait_until(lambda: len(waiting_in(limiter)) + len(crowd.passed) == 4)
+        assert all_have_come.wait(10)
         inside -= 1
 
     with limiter:
         for number in range(4):
             crowd.join_line(number, be_inside, places=here.places, waits=number >= 1)
+        all_have_come.set()
         crowd.wait_for_end()
 
     assert crowd.passed == [0, 1, 2, 3]

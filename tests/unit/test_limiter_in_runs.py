@@ -397,14 +397,18 @@ def test_tasks_that_wait_at_the_gate_when_a_group_ends_are_cancelled() -> None:
 
 
 def test_a_first_failure_ends_the_wait_of_the_others() -> None:
-    limiter = treadle.Limiter(max_concurrent=1)
+    """The next one may get the place in the moment before the failure is known, but nobody waits any more."""
+    limiter, begun = treadle.Limiter(max_concurrent=1), list[int]()
 
-    def fail(item: int) -> None:
-        wait_until(lambda: waiting_in(limiter) == 2)
-        raise ValueError("bad")
+    def fail_first(item: int) -> None:
+        begun.append(item)
+        if len(begun) == 1:
+            wait_until(lambda: waiting_in(limiter) == 2)
+            raise ValueError("bad")
+        treadle.sleep(3600)
 
     with pytest.raises(ExceptionGroup) as caught, treadle.TaskGroup(limiter=limiter) as group:
-        tasks = [group.submit(fail, item) for item in range(3)]
+        tasks = [group.submit(fail_first, item) for item in range(3)]
 
     assert len(caught.value.exceptions) == 1
     assert sorted(task.cancelled() for task in tasks) == [False, True, True]
@@ -446,7 +450,7 @@ def test_a_call_that_was_left_behind_keeps_its_place(place: str, clock: ManualCl
 
     with Calls(place, call, ["deaf", *"abc"], max_workers=4, limiter=limiter, call_timeout=10, grace=1) as calls:
         gate.wait_for_arrivals()
-        wait_until(lambda: len(begun) == 4)
+        wait_until(lambda: len(begun) == 4 and calls.stats.running == 1)  # all others have ended
         clock.wait_for_sleepers()
         clock.advance(10)
         crew = calls.owner._course.crew if calls.is_map else calls.owner._book.crew
