@@ -100,7 +100,8 @@ class Calls:
             self.raised = error
 
     def _map_ends(self) -> list[End]:
-        self._consumer.join()
+        self._consumer.join(2 * PATIENCE_SECONDS)
+        assert not self._consumer.is_alive(), "the run does not come to its end"
         ends = self._delivered + [_end(outcome) for outcome in self.owner.rest()]
         return ends if self.place in RESULTS else sorted(ends, key=lambda end: self.items.index(end.item))
 

@@ -249,6 +249,7 @@ def test_each_call_of_a_chunk_has_its_own_time(place: str, clock: ManualClock) -
 
     def call(item: int) -> int:
         clock.advance(LIMIT * 0.75)  # two together would be late
+        clock.wait_for_sleepers()  # whoever watches has looked
         return item
 
     with Calls(place, call, range(6), max_workers=1, chunksize=6, call_timeout=LIMIT) as calls:

@@ -88,7 +88,7 @@ def test_none_in_time_raises_the_builtin_timeout(nap: Nap) -> None:
     with ManualClock() as clock:
 
         def turn() -> None:
-            nap.wait_until_begun(2)
+            clock.wait_for_sleepers(3)  # both calls, and the timekeeper
             clock.advance(5)
 
         turner = threading.Thread(target=turn)
@@ -104,7 +104,7 @@ def test_a_timeout_beside_failures_tells_both(nap: Nap) -> None:
     with ManualClock() as clock:
 
         def fail_and_turn() -> None:
-            nap.wait_until_begun()
+            clock.wait_for_sleepers(2)  # the other call, and the timekeeper
             task = treadle.current_task()
             assert task is not None
             task.add_done_callback(lambda _: clock.advance(5))

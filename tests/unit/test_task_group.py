@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -57,7 +57,7 @@ def test_the_end_of_the_block_waits_for_every_task() -> None:
     order.append("after")
 
     assert order == ["body", "task", "after"]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("treadle-group")]
+    assert group.stats.workers == 0
 
 
 def test_tasks_may_submit_siblings_when_the_body_is_over() -> None:
@@ -618,7 +618,7 @@ def test_the_timeout_cancels_and_raises_the_builtin_error(nap: Nap) -> None:
     late = pytest.raises(TimeoutError, match="group 'late' did not end within timeout=5 seconds")
     with ManualClock() as clock, late, treadle.TaskGroup(timeout=5, name="late") as group:
         task = group.submit(nap)
-        nap.wait_until_begun()
+        clock.wait_for_sleepers(2)  # the task, and the timekeeper
         clock.advance(4.9)
         treadle.check_cancelled()
         clock.advance(0.1)
@@ -632,6 +632,7 @@ def test_the_timeout_ends_the_waits_of_the_body() -> None:
 
     def turn() -> None:
         assert begun.wait(10)
+        clock.wait_for_sleepers()  # the timekeeper
         clock.advance(5)
 
     with ManualClock() as clock:
@@ -647,18 +648,15 @@ def test_the_timeout_ends_the_waits_of_the_body() -> None:
 
 
 def test_the_timeout_comes_together_with_failures() -> None:
-    begun = threading.Event()
-
     def fail_when_cancelled() -> None:
         try:
-            begun.set()
             treadle.sleep(FOR_EVER_SECONDS)
         finally:
             fail("on the way out")
 
     with ManualClock() as clock, pytest.raises(ExceptionGroup) as caught, treadle.TaskGroup(timeout=5) as group:
         group.submit(fail_when_cancelled)
-        assert begun.wait(10)
+        clock.wait_for_sleepers(2)  # the task, and the timekeeper
         clock.advance(5)
 
     assert [type(error) for error in caught.value.exceptions] == [TimeoutError, ValueError]
@@ -685,7 +683,7 @@ def test_of_nested_timeouts_the_earlier_counts(nap: Nap) -> None:
 
     with ManualClock() as clock, pytest.raises(TimeoutError, match="group 'outer'"), outer, inner:
         inner.submit(nap)
-        nap.wait_until_begun()
+        clock.wait_for_sleepers(2)  # the task, and the timekeeper
         clock.advance(1)
 
     assert nap.cancelled == 1
@@ -704,62 +702,57 @@ def test_a_timeout_error_of_a_task_is_a_failure_like_any_other() -> None:
 # Tasks that ignore it
 
 
-class Reports:
-    """Turns the clock, and counts what the group says while it waits."""
+class Waiting:
+    """A group on a thread of its own, whose end waits for a deaf task, and what it says meanwhile."""
 
-    def __init__(self, clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
-        self._clock = clock
+    def __init__(self, clock: ManualClock, caplog: pytest.LogCaptureFixture, gate: Gate) -> None:
+        self.clock = clock
+        self.group = treadle.TaskGroup(name="deaf")
         self._caplog = caplog
+        self._gate = gate
+
+    @contextmanager
+    def __call__(self, body: Callable[[treadle.TaskGroup], object]) -> Iterator[None]:
+        """Let it wait, after ``body``, for as long as the block runs."""
+        thread = threading.Thread(target=self._run, args=(body,))
+        thread.start()
+        try:
+            self.clock.wait_for_sleepers()
+            yield
+        finally:
+            self._gate.open()
+            thread.join()
+
+    def _run(self, body: Callable[[treadle.TaskGroup], object]) -> None:
+        with self.group:
+            self.group.submit(self._gate.hold, "me")
+            self._gate.wait_for_arrivals()
+            body(self.group)
 
     def told(self) -> list[logging.LogRecord]:
         return [record for record in self._caplog.records if "waits for task" in record.getMessage()]
 
-    def advance_until_told(self, seconds: float, count: int) -> None:
+    def advance_until_told(self, seconds: float) -> None:
         """Turn the clock to just before the next report, and then to it."""
-        self._clock.advance(seconds - 0.5)
-        turned = threading.Event()
-        turned.wait(0.12)  # more than the main thread waits before it looks up; too early is what this looks for
-        assert len(self.told()) == count - 1
-        self._clock.advance(0.5)
-        while len(self.told()) < count:
-            pass
-
-
-def held_up(group: treadle.TaskGroup, watch: Callable[[], None], gate: Gate) -> threading.Thread:
-    """Return a thread that does ``watch`` once the group's end is waited for, and then opens the gate."""
-
-    def run() -> None:
-        try:
-            while not group._book._waiters:
-                pass
-            watch()
-        finally:
-            gate.open()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
+        before = len(self.told())
+        self.clock.advance(seconds - 0.5)
+        self.clock.wait_for_sleepers()  # still, or again: woken too early, it would have said something
+        assert len(self.told()) == before
+        self.clock.advance(0.5)
+        self.clock.wait_for_sleepers()
+        assert len(self.told()) == before + 1
 
 
 def test_while_it_waits_for_deaf_tasks_it_says_so_at_growing_intervals(
     gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ManualClock() as clock:
-        reports = Reports(clock, caplog)
+        waiting = Waiting(clock, caplog, gate)
+        with waiting(treadle.TaskGroup.cancel):
+            for seconds in (1, 1, 2, 4, 8):  # after 1, 2, 4, 8 and 16 seconds
+                waiting.advance_until_told(seconds)
 
-        def watch() -> None:
-            for count, seconds in enumerate([1, 1, 2, 4, 8], 1):  # after 1, 2, 4, 8 and 16 seconds
-                reports.advance_until_told(seconds, count)
-
-        with treadle.TaskGroup(name="deaf") as group:
-            group.submit(gate.hold, "me")
-            gate.wait_for_arrivals()
-            watcher = held_up(group, watch, gate)
-            group.cancel()
-        watcher.join()
-
-    assert len(reports.told()) == 5
-    record = reports.told()[0]
+    record = waiting.told()[0]
     assert record.name == "treadle"
     assert record.levelno == logging.WARNING
     message = record.getMessage()
@@ -777,19 +770,12 @@ def test_while_it_waits_for_tasks_that_nobody_cancelled_it_says_so_more_softly(
 ) -> None:
     caplog.set_level(logging.INFO)
     with ManualClock() as clock:
-        reports = Reports(clock, caplog)
+        waiting = Waiting(clock, caplog, gate)
+        with waiting(id):
+            for seconds in (10, 10, 20):
+                waiting.advance_until_told(seconds)
 
-        def watch() -> None:
-            for count, seconds in enumerate([10, 10, 20], 1):
-                reports.advance_until_told(seconds, count)
-
-        with treadle.TaskGroup() as group:
-            group.submit(gate.hold)
-            gate.wait_for_arrivals()
-            watcher = held_up(group, watch, gate)
-        watcher.join()
-
-    assert {record.levelno for record in reports.told()} == {logging.INFO}
+    assert {record.levelno for record in waiting.told()} == {logging.INFO}
     assert "asked to end" not in caplog.text
 
 
@@ -798,42 +784,35 @@ def test_how_long_it_waited_before_the_cancellation_does_not_delay_the_reports_a
 ) -> None:
     caplog.set_level(logging.INFO)
     with ManualClock() as clock:
-        reports = Reports(clock, caplog)
+        waiting = Waiting(clock, caplog, gate)
+        with waiting(id):
+            for seconds in (10, 10, 20, 40, 80):
+                waiting.advance_until_told(seconds)
+            waiting.group.cancel()
+            while not is_due_within(clock, 1):  # woken by the cancellation, it goes to sleep again for less
+                pass
+            waiting.advance_until_told(1)
 
-        def watch() -> None:
-            for count, seconds in enumerate([10, 10, 20, 40, 80], 1):
-                reports.advance_until_told(seconds, count)
-            group.cancel()
-            reports.advance_until_told(1, 6)
+    assert waiting.told()[-1].levelno == logging.WARNING
 
-        with treadle.TaskGroup() as group:
-            group.submit(gate.hold)
-            gate.wait_for_arrivals()
-            watcher = held_up(group, watch, gate)
-        watcher.join()
 
-    assert reports.told()[-1].levelno == logging.WARNING
+def is_due_within(clock: ManualClock, seconds: float) -> bool:
+    """Tell whether somebody sleeps by the clock for so long at most."""
+    return any(when <= clock.now() + seconds for when, _ in list(clock._sleepers.values()))
 
 
 def test_a_clock_that_jumps_makes_one_report_not_many(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     """As when the body itself takes its time after the cancellation."""
     with ManualClock() as clock:
-        reports = Reports(clock, caplog)
 
-        def watch() -> None:
-            while not reports.told():
-                pass
-            reports.advance_until_told(28, 2)  # 100 seconds were over, the next is due at 128
-
-        with treadle.TaskGroup() as group:
-            group.submit(gate.hold)
-            gate.wait_for_arrivals()
+        def cancel_and_linger(group: treadle.TaskGroup) -> None:
             group.cancel()
             clock.advance(100)
-            watcher = held_up(group, watch, gate)
-        watcher.join()
 
-    assert len(reports.told()) == 2
+        waiting = Waiting(clock, caplog, gate)
+        with waiting(cancel_and_linger):
+            assert len(waiting.told()) == 1
+            waiting.advance_until_told(28)  # 100 seconds were over, the next is due at 128
 
 
 def test_without_grace_it_waits_for_as_long_as_it_takes(gate: Gate) -> None:

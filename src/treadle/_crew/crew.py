@@ -427,8 +427,8 @@ class Crew:
         try:
             worker.thread.start()
         except (RuntimeError, MemoryError) as error:
-            if worker.thread.ident is not None:  # it runs: this is Ctrl-C, in disguise, in the wait for it
-                raise KeyboardInterrupt from error
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None  # in the wait for the thread, which runs, it may come out in disguise
             self._make_do_without(worker, error)
 
     def _call_back(self) -> None:

@@ -14,7 +14,9 @@ def run_aside(name: str, action: Callable[[], object]) -> None:
     thread = threading.Thread(target=guard, args=(action,), name=f"treadle-{name}", daemon=True)
     try:
         thread.start()
-    except RuntimeError:
+    except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None  # in the wait for the thread, which runs, it may come out in disguise
         guard(action)
 
 
