@@ -149,10 +149,9 @@ class Attempts:
         waiting = list(self._waiting)
         for chunk in waiting:
             self.forget(chunk)
-        given_up = [chunk for chunk in waiting + queued if chunk.trial is not None and chunk.todo]
-        given_up = [chunk for chunk in given_up if chunk.trial is not None and chunk.trial.history]
+        given_up = [chunk for chunk in waiting + queued if chunk.trial is not None and chunk.trial.history]
+        given_up = [chunk for chunk in given_up if _take_back(chunk)]
         for chunk in given_up:
-            chunk.todo.clear()
             self._restore_failure(chunk)
         return given_up
 
@@ -163,3 +162,12 @@ class Attempts:
         if trial.history and trial.begun is None and not chunk.results:
             chunk.failures = {0: trial.history[-1].error}
             chunk.results = [None]
+
+
+def _take_back(chunk: Chunk) -> bool:
+    """Take the call out of ``chunk``; False: a worker has done so, or whoever cancels, and has said so already."""
+    try:
+        chunk.todo.pop()
+    except IndexError:
+        return False
+    return True
