@@ -5,7 +5,6 @@ Races are forced and time is turned by hand; neither is slept for. Nothing here 
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import traceback
@@ -17,6 +16,7 @@ from typing import Self
 from treadle._core import clock
 from treadle._core.clock import Clock as _Clock
 from treadle._core.clock import Permit as _Permit
+from treadle._core.stacks import read_stacks as _read_stacks
 from treadle.errors import InvalidArgument as _InvalidArgument
 
 __all__ = ["ManualClock", "Turnstile", "assert_no_leaked_threads"]
@@ -214,6 +214,5 @@ def _alive_since(before: set[threading.Thread]) -> list[threading.Thread]:
 
 
 def _describe(thread: threading.Thread) -> str:
-    frame = sys._current_frames().get(thread.ident or 0)
-    stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+    stack = "".join(traceback.format_list(_read_stacks().get(thread.ident or 0, [])))
     return f"\n{thread.name}\n{stack}"

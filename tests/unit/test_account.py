@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import treadle
 from tests.conftest import Gate
-from treadle._crew.gil import is_gil_enabled
+from treadle._core.gil import is_gil_enabled
 
 
 def assert_exact(run: treadle.Run[Any, Any], delivered: int, rest: list[treadle.Outcome[Any, Any]]) -> None:

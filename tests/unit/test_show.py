@@ -10,6 +10,7 @@ import pytest
 
 import treadle
 from tests.conftest import Gate
+from treadle._core.gil import is_gil_enabled
 from treadle._show.progress import _Lines, choose_display, describe_counts
 
 
@@ -33,7 +34,7 @@ def test_dump_names_run_item_age_and_the_line_of_the_users_code(gate: Gate, caps
     assert "run 'fetch': 2 workers" in text
     assert "has been at item 0 ('first') for 0." in text
     assert "has been at item 1 ('second') for 0." in text
-    assert "return gate.hold(item)" in text
+    assert ("return gate.hold(item)" in text) == is_gil_enabled(), "without a GIL, reading stacks can crash"
     assert "_engines" not in text, "the stack starts in the user's code"
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 import treadle
 from treadle._cli.demo_server import MAX_LATENCY_SECONDS, MIN_LATENCY_SECONDS, content_of
-from treadle._crew.gil import is_gil_enabled
+from treadle._core.gil import is_gil_enabled
 
 FILES = 200
 SAMPLE = 20

@@ -14,10 +14,10 @@ from time import perf_counter
 from treadle._core import clock
 from treadle._core.cancellation import Scope, cancel_all, here
 from treadle._core.chunk import Chunk
+from treadle._core.gil import is_gil_enabled
 from treadle._crew.account import Account, Nobody
 from treadle._crew.attempts import Attempts
 from treadle._crew.chunking import CHUNK_SECONDS, ChunkSizer
-from treadle._crew.gil import is_gil_enabled
 from treadle._crew.policed import PolicedEngine
 from treadle._crew.policy import Policy
 from treadle._crew.room import Room

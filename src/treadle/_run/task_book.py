@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import traceback
 from collections import deque
@@ -22,6 +21,7 @@ from treadle._core.describe import describe_function
 from treadle._core.outcome import Stats
 from treadle._core.register import WorkerState
 from treadle._core.settings import check_callable
+from treadle._core.stacks import NOT_SHOWN, read_stacks
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
 from treadle._crew.onlook import in_hand, states_of
@@ -422,17 +422,17 @@ class TaskBook:
             return
         while self._next_report(began, reports) <= now:  # what was due in the meantime is told once
             reports[not is_plain] += 1
-        frames = sys._current_frames()
+        stacks = read_stacks()
         for state in self.worker_states():
             if state.index is None:
                 continue
-            frame = frames.get(state.ident or 0)
-            stack = "" if frame is None else "".join(traceback.format_stack(frame))
+            stack = stacks.get(state.ident or 0)
+            text = NOT_SHOWN if stack is None else "".join(traceback.format_list(stack))
             _logger.log(
                 logging.INFO if is_plain else logging.WARNING,
                 "%s %r waits for task %d (%s), which has been running for %.1f s%s in %s:\n%s",
                 *(self.kind, self.name, state.index, state.item, state.seconds),
-                *("" if is_plain else " and was asked to end", state.thread, stack),
+                *("" if is_plain else " and was asked to end", state.thread, text),
             )
 
     def abandon(self) -> None:

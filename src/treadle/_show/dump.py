@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from types import FrameType
+from traceback import FrameSummary
 from typing import TextIO
 
 from treadle._core.register import WorkerState, shown
+from treadle._core.stacks import read_stacks
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _ENGINES = os.path.join(_PACKAGE, "_engines") + os.sep
@@ -18,7 +19,8 @@ def dump(file: TextIO | None = None) -> None:
     """Write what every live worker is doing: its run, item, for how long, and its stack.
 
     Takes no lock and may be called from anywhere, a signal handler included. Calls left behind by a run
-    that has ended are shown for as long as they run.
+    that has ended are shown for as long as they run. Without a GIL stacks are left out: to read that of a
+    running thread could crash the interpreter there.
 
     Args:
         file: Where to write; standard error unless given.
@@ -29,7 +31,7 @@ def dump(file: TextIO | None = None) -> None:
         no live workers
     """
     lines: list[str] = []
-    frames = sys._current_frames()
+    stacks = read_stacks()
     groups: dict[str, list[WorkerState]] = {}
     for thing in shown():
         groups.setdefault(f"{thing.kind} {thing.name!r}", []).extend(thing.worker_states())
@@ -39,9 +41,9 @@ def dump(file: TextIO | None = None) -> None:
         lines.append(f"{title}: {len(states)} workers")
         for state in sorted(states, key=lambda state: (state.index is None, state.index)):
             lines.append("  " + _describe(state))
-            frame = frames.get(state.ident) if state.ident is not None and state.index is not None else None
-            if frame is not None:
-                lines += ("    " + line for entry in _user_stack(frame) for line in entry.rstrip().splitlines())
+            stack = stacks.get(state.ident) if state.ident is not None and state.index is not None else None
+            if stack is not None:
+                lines += ("    " + line for entry in _user_stack(stack) for line in entry.rstrip().splitlines())
     print("\n".join(lines) or "no live workers", file=file or sys.stderr, flush=True)
 
 
@@ -52,9 +54,8 @@ def _describe(state: WorkerState) -> str:
     return f"{state.thread} has been at item {state.index} ({state.item}) for {state.seconds:.1f} s{left}"
 
 
-def _user_stack(frame: FrameType) -> list[str]:
+def _user_stack(stack: list[FrameSummary]) -> list[str]:
     """Return the stack from where the user's code begins; all of it, if it cannot be told."""
-    stack = traceback.extract_stack(frame)
     start = 0
     while start < len(stack) and not stack[start].filename.startswith(_ENGINES):
         start += 1

@@ -1,0 +1,42 @@
+"""Where other threads are, read without harm while they go on."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from traceback import FrameSummary, StackSummary
+
+from treadle._core.gil import is_gil_enabled
+
+NOT_SHOWN = "(the stacks of other threads cannot be read safely without a GIL)"
+
+
+def read_stacks() -> dict[int, list[FrameSummary]]:
+    """Return the stack of each thread by its identifier, outermost frame first; none of others without a GIL.
+
+    Asking a running thread's frame for its caller makes an object, and in Python 3.11 that may collect garbage,
+    whose finalizers let that thread go on and leave the very frame: the interpreter crashes. Without a GIL
+    nothing holds the other threads at all (CPython's own faulthandler shows none of them there, from 3.14 on).
+    """
+    frames = sys._current_frames()
+    if not is_gil_enabled():
+        me = threading.get_ident()
+        frames = {me: frames[me]}
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        found: dict[int, list[tuple[str, int | None, str]]] = {}
+        for ident, frame in frames.items():
+            places = found[ident] = []
+            caller = frame
+            while caller is not None:
+                places.append((caller.f_code.co_filename, caller.f_lineno, caller.f_code.co_name))
+                caller = caller.f_back  # type: ignore[assignment]  # None at the end
+    finally:
+        if collects:
+            gc.enable()
+    return {
+        ident: StackSummary.from_list([(file, line or 0, name, None) for file, line, name in reversed(places)])
+        for ident, places in found.items()
+    }
