@@ -9,7 +9,7 @@ import sys
 import threading
 from time import perf_counter
 
-from bench import goodbye, memory, overhead, scheduling
+from bench import goodbye, memory, overhead, policy, scheduling
 from bench.benchmark import FULL, QUICK, Benchmark, Check, Effort, Result
 from bench.launch import ROOT
 from bench.measure import explain
@@ -17,7 +17,9 @@ from bench.report import Finding, as_markdown, as_text
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark for theme in (overhead, scheduling, memory, goodbye) for benchmark in theme.BENCHMARKS
+    benchmark.name: benchmark
+    for theme in (overhead, scheduling, policy, memory, goodbye)
+    for benchmark in theme.BENCHMARKS
 }
 
 
