@@ -1155,6 +1155,23 @@ def test_an_answer_is_waited_for_so_long_by_the_clock(ask: str, gate: Gate) -> N
         gate.open()
 
 
+def test_an_answer_that_is_there_is_given_though_the_wait_was_cancelled_as_well() -> None:
+    """The cancellation wakes the waiter first here; whoever is faster, it is given the same."""
+    given: list[str] = []
+
+    def call() -> str:
+        while not group._scope._wakers:  # until the body waits
+            pass
+        return "answer"
+
+    with treadle.TaskGroup() as group:
+        task = group.submit(call)
+        task.add_done_callback(lambda _: group.cancel())
+        given.append(task.result())
+
+    assert given == ["answer"]
+
+
 def test_a_done_callback_may_submit() -> None:
     """Also that of the last task, after the body is over: it counts as running until its callbacks have run."""
     body_is_over = threading.Event()
