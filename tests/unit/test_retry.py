@@ -768,15 +768,14 @@ def test_a_run_dropped_while_a_retry_waits_leaves_nothing(clock: ManualClock) ->
     assert flaky.calls["x"] == 1
 
 
-def test_a_group_cancelled_while_a_retry_waits_has_its_last_error(clock: ManualClock) -> None:
-    with pytest.raises(ExceptionGroup) as caught, treadle.TaskGroup(retry=ONCE_AGAIN) as group:
+def test_a_group_cancelled_while_a_retry_waits_ends_quietly_and_the_task_has_its_last_error(clock: ManualClock) -> None:
+    with treadle.TaskGroup(retry=ONCE_AGAIN) as group:
         task = group.submit(Flaky(99), "x")
         wait_until(lambda: group.stats.retried == 1)
         clock.wait_for_sleepers()
         group.cancel()
 
     assert_given_up(task.exception())
-    assert caught.value.exceptions == (task.exception(),)
     wait_until(no_timekeeper)
 
 

@@ -114,6 +114,7 @@ class Task(Future[T]):
         self._book: TaskBook = book
         self._number = number
         self._origin: tuple[int, Call, Trial | None] | None = None  # of a failure, to be told to whoever asks
+        self._is_given_up = False  # its failure is that of an attempt which another would have followed
         self._is_told = False  # whoever asked for the result was given the error
         self._chunk: TaskChunk | None = TaskChunk(number, call, self)
         if book.crew.attempts is not None:

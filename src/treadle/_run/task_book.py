@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
@@ -21,7 +21,6 @@ from treadle._core.describe import describe_function
 from treadle._core.outcome import Stats
 from treadle._core.register import WorkerState
 from treadle._core.settings import check_callable
-from treadle._core.stacks import NOT_SHOWN, read_stacks
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
 from treadle._crew.onlook import in_hand, states_of
@@ -31,6 +30,7 @@ from treadle._crew.stragglers import Stragglers
 from treadle._crew.worker import Worker
 from treadle._engines.engine import CallPlan
 from treadle._engines.inline import InlineEngine
+from treadle._run.reporter import Reporter
 from treadle._run.task import Call, Task, TaskChunk, make_call
 from treadle._sync.parker import Parker
 from treadle.errors import TooManyAbandoned, WrongType
@@ -38,10 +38,6 @@ from treadle.errors import TooManyAbandoned, WrongType
 _logger = logging.getLogger("treadle")
 
 NOT_BEGUN = "has not begun"  # a book that is closed for this reason will be open yet
-
-# How long to wait in silence, for calls that were asked to end and for others; it doubles with each report.
-CANCELLED_REPORT_SECONDS = 1.0
-PLAIN_REPORT_SECONDS = 10.0
 
 
 class TaskSizer(ChunkSizer):
@@ -248,6 +244,7 @@ class TaskBook:
     def _answer(self, task: Task[Any], chunk: TaskChunk) -> None:
         trial = chunk.trial
         if chunk.failures:
+            task._is_given_up = chunk.is_given_up()
             error = chunk.failures[0]
             task._origin = (chunk.start, chunk.items[0], trial)
             status = "timed_out" if trial is not None and trial.is_timed_out else "failed"
@@ -378,14 +375,14 @@ class TaskBook:
         interrupt: BaseException | None = None
         parker = Parker()
         self._waiters.append(parker)
-        began, reports = clock.now(), [0, 0]  # before the calls were asked to end, and after
+        reporter = Reporter(self.kind, self.name, self.worker_states)
         try:
             while self.unfinished or self.crew.workers:
                 try:
                     with making_room():
-                        parker.wait_watchfully(self._next_look(began, reports, grace))
-                    self._report_if_due(began, reports)
-                    if grace is not None and self.stopped_at is not None and clock.now() >= self.stopped_at + grace:
+                        parker.wait_watchfully(min(reporter.due_at(self.stopped_at), self._end_at(grace)) - clock.now())
+                    reporter.report_if_due(self.stopped_at)
+                    if clock.now() >= self._end_at(grace):
                         self.abandon()
                         return interrupt
                 except BaseException as error:
@@ -399,41 +396,14 @@ class TaskBook:
             register.dismiss(self)
         return interrupt
 
+    def _end_at(self, grace: float | None) -> float:
+        return math.inf if grace is None or self.stopped_at is None else self.stopped_at + grace
+
     def finish(self, grace: float | None = None) -> None:
         """Wait, at the interpreter's exit, for what was submitted."""
         del grace  # the standard library's executors take as long as it takes, and so do we
         self.close("was shut down")
         self.join(0)
-
-    def _next_look(self, began: float, reports: list[int], grace: float | None) -> float:
-        times = [self._next_report(began, reports)]
-        if grace is not None and self.stopped_at is not None:
-            times.append(self.stopped_at + grace)
-        return max(0.0, min(times) - clock.now())
-
-    def _next_report(self, began: float, reports: list[int]) -> float:
-        if self.stopped_at is None:
-            return began + PLAIN_REPORT_SECONDS * 2.0 ** reports[0]
-        return self.stopped_at + CANCELLED_REPORT_SECONDS * 2.0 ** reports[1]
-
-    def _report_if_due(self, began: float, reports: list[int]) -> None:
-        now, is_plain = clock.now(), self.stopped_at is None
-        if now < self._next_report(began, reports):
-            return
-        while self._next_report(began, reports) <= now:  # what was due in the meantime is told once
-            reports[not is_plain] += 1
-        stacks = read_stacks()
-        for state in self.worker_states():
-            if state.index is None:
-                continue
-            stack = stacks.get(state.ident or 0)
-            text = NOT_SHOWN if stack is None else "".join(traceback.format_list(stack))
-            _logger.log(
-                logging.INFO if is_plain else logging.WARNING,
-                "%s %r waits for task %d (%s), which has been running for %.1f s%s in %s:\n%s",
-                *(self.kind, self.name, state.index, state.item, state.seconds),
-                *("" if is_plain else " and was asked to end", state.thread, text),
-            )
 
     def abandon(self) -> None:
         """Leave behind the calls that still run: their tasks are cancelled, their threads go on by themselves."""

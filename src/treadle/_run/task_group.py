@@ -115,6 +115,7 @@ class TaskGroup:
         self._registration: Registration | None = None
         self._is_cancelled = False
         self._is_late = False
+        self._is_quiet = False  # somebody has called ``cancel()``, before there was another reason to end
         self._failed: list[Task[Any]] = []
 
     def __enter__(self) -> Self:
@@ -164,7 +165,11 @@ class TaskGroup:
             raise
 
     def cancel(self) -> None:
-        """Cancel all tasks, and the block in its waits; the group ends without an error of its own."""
+        """Cancel all tasks, and the block in its waits; the group ends without an error of its own.
+
+        What had failed before is raised. What had failed, but would have been tried again, is not.
+        """
+        self._is_quiet = self._is_quiet or not self._scope.is_cancelled
         self._cancel(f"group {self.name!r} was cancelled")
 
     def __exit__(
@@ -257,7 +262,8 @@ class TaskGroup:
         for task in sorted(self._failed, key=lambda task: task._number):
             failure = task.failure
             is_told = self._on_error == "collect" and task._is_told
-            if failure is not None and not is_told:
+            is_moot = self._is_quiet and task._is_given_up
+            if failure is not None and not (is_told or is_moot):
                 failures.setdefault(id(failure), failure)
         return list(failures.values())
 
