@@ -1,11 +1,10 @@
-"""The crew: the workers of one run, what waits for them, and who helps whom. See README.md beside this file."""
+"""The crew: the workers of one run, group or executor, what it is asked and what it is told. See README.md here."""
 
 from __future__ import annotations
 
 import logging
 import math
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -14,10 +13,10 @@ from time import perf_counter
 from treadle._core import clock
 from treadle._core.cancellation import Scope, cancel_all, here
 from treadle._core.chunk import Chunk
-from treadle._core.gil import is_gil_enabled
 from treadle._crew.account import Account, Nobody
 from treadle._crew.attempts import Attempts
-from treadle._crew.chunking import CHUNK_SECONDS, ChunkSizer
+from treadle._crew.chunking import ChunkSizer
+from treadle._crew.muster import Muster
 from treadle._crew.policed import PolicedEngine
 from treadle._crew.policy import Policy
 from treadle._crew.room import Room
@@ -30,7 +29,7 @@ from treadle.errors import WorkerLost
 _logger = logging.getLogger("treadle")
 
 
-class Crew:
+class Crew(Muster):
     """Up to ``max_workers`` workers, started as work waits for them.
 
     Args:
@@ -59,31 +58,24 @@ class Crew:
         idle_seconds: float = math.inf,
         prefix: str | None = None,
     ) -> None:
-        self.lock = threading.Lock()
-        self.sizer = sizer
-        self.account = account
+        super().__init__(name, max_workers, sizer, account, Room(self))
         self.places = here.places  # in limiters: calls share those of whoever asked for them
-        self.room = Room(self)
-        self.workers: dict[Worker, None] = {}
-        self.is_stopping = False
-        self._is_stopped = False  # all of ``stop`` was done
         self.close_errors: list[BaseException] = []
-        self._name = name
-        self._max_workers = max_workers
         self._make_engine = make_engine
         self._deadline = deadline
         self._idle_seconds = min(idle_seconds, threading.TIMEOUT_MAX)
         self._prefix = prefix or f"treadle-{name}-"
-        self._queue: deque[Chunk] = deque()
-        self._idle: list[Worker] = []
-        self._on_its_way: Worker | None = None
-        self._opening = 0
-        self._started = 0
+        self._is_stopped = False  # all of ``stop`` was done
         self._keep_before = 0
         self._still_at_it = 0  # after stop(): workers that had a call in their hands, and have not come back
-        self._gil = is_gil_enabled()
         self.attempts = Attempts(self, policy, name) if policy.is_needed else None
         self._watch = None if self.attempts is None else Watch(self, self.attempts, name)
+
+    def _hire(self, number: int) -> Worker:
+        engine = self._make_engine()
+        if self._watch is not None and self.attempts is not None:
+            engine = PolicedEngine(engine, self.attempts.policy.limiter, self._watch)
+        return Worker(self, engine, f"{self._prefix}{number}")
 
     # What the run asks of its crew
 
@@ -92,74 +84,6 @@ class Crew:
         self._queue.extend(chunks)
         if self._may_need_help():
             self._help()
-
-    def enqueue(self, chunk: Chunk, first: bool = False) -> None:
-        """Put ``chunk`` into the queue again, unless the crew is stopping; who does so sends help. Under the lock."""
-        if not self.is_stopping:
-            (self._queue.appendleft if first else self._queue.append)(chunk)
-            # That its peers are tiny says nothing of a call that failed, or hangs; and the consumer may have gone to
-            # wait when nothing could stall.
-            self.sizer.forget()
-            self.account.note_quieter()
-            self.room.count()
-
-    def withdraw(self, chunk: Chunk) -> bool:
-        """Take ``chunk`` out of the queue, unless a worker has done so. Under the lock."""
-        try:
-            self._queue.remove(chunk)
-        except (ValueError, IndexError):  # the latter where others take from it meanwhile
-            return False
-        return bool(chunk.todo)
-
-    def has_surplus(self) -> bool:
-        """Tell whether there are more workers than there should be."""
-        return len(self.workers) > self._max_workers
-
-    def send_help(self) -> None:
-        """Send a worker to the work that waits, if there is any."""
-        if self._may_need_help():
-            self._help()
-
-    def extend_last(self, index: int, item: object, size: int) -> bool:
-        """Add ``item`` to the last chunk that waits, if it has fewer than ``size`` items and ends at ``index``.
-
-        Called under the lock.
-        """
-        if size == 1:
-            return False
-        try:
-            chunk = self._queue.pop()  # nobody can take it meanwhile
-        except IndexError:
-            return False
-        if extends := len(chunk.items) < size and chunk.start + len(chunk.items) == index:
-            chunk.items.append(item)
-            chunk.todo.insert(0, item)
-        self._queue.append(chunk)
-        return extends
-
-    def hurry(self) -> None:
-        """Forget how fast calls used to be, and send help to whoever has calls waiting."""
-        self.sizer.forget()
-        self._help()
-
-    def is_quiet(self) -> bool:
-        """Tell whether no worker has a call in its hands."""
-        return not self.chunks_in_hand()
-
-    def can_stall(self) -> bool:
-        """Tell whether calls may wait behind one that turned out slow, though a worker could be had for them."""
-        if self._queue and (self._idle or self._has_room()):
-            return True
-        # Also what such a chunk has done already should not wait for the rest of it.
-        return self.sizer.was_ever_large and any(len(chunk.items) > 1 for chunk in self.chunks_in_hand())
-
-    def busy(self) -> int:
-        """Return about how many workers are at work."""
-        return len(self.workers) - len(self._idle)
-
-    def chunks_in_hand(self) -> list[Chunk]:
-        """Return the chunks whose calls are being made."""
-        return [chunk for worker in list(self.workers) for chunk in worker.in_hand()]
 
     def stop(self, reason: str = "its run has ended", keep_before: int = 0) -> None:
         """Begin no further call, ask those in hand to end, and let every worker leave. Called under the lock.
@@ -380,82 +304,6 @@ class Crew:
                     if self._still_at_it <= 0:
                         self.account.note_quieter()
 
-    def _may_need_help(self) -> bool:
-        """Tell, at a glance, whether another worker should be sent. Never wrongly says no for good: see README.md."""
-        if not (self._queue or self.sizer.was_ever_large):
-            return False
-        if self._on_its_way is not None or not (self._idle or self._has_room()):
-            return False
-        return self._is_help_worthwhile()
-
-    def _has_room(self) -> bool:
-        return len(self.workers) < self._max_workers + self.room.spare
-
-    def _is_help_worthwhile(self) -> bool:
-        if not self.workers or len(self._idle) == len(self.workers):
-            return bool(self._queue)
-        if self._queue:
-            # Those who are getting ready will take some of it.
-            waiting = (len(self._queue) - self._opening) * self.sizer.size
-        else:
-            longest = self._longest_in_hand()
-            waiting = len(longest.todo) if longest is not None else 0
-        return waiting > 0 and self.sizer.is_worth_sharing(waiting, self._gil)
-
-    def _longest_in_hand(self) -> Chunk | None:
-        if not self.sizer.was_ever_large or self.attempts is not None:  # those have one call, maybe at the limiter
-            return None
-        # A chunk that was only just taken is left to its owner, who begins with the items first in order.
-        since = perf_counter() - CHUNK_SECONDS
-        lasting = [chunk for chunk in self.chunks_in_hand() if chunk.begun is not None and chunk.begun < since]
-        return max(lasting, key=lambda chunk: len(chunk.todo), default=None)
-
-    def _help(self) -> None:
-        """Send one worker on its way to the work that waits."""
-        try:
-            with self.lock:
-                worker = self._choose_helper()
-            if worker is not None and worker.thread.ident is not None:
-                worker.parker.wake()
-            elif worker is not None:
-                self._start(worker)
-        except BaseException:  # Ctrl-C: nobody must be waited for who was never sent
-            self._call_back()
-            raise
-
-    def _start(self, worker: Worker) -> None:
-        try:
-            worker.thread.start()
-        except (RuntimeError, MemoryError) as error:
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise error.__context__ from None  # in the wait for the thread, which runs, it may come out in disguise
-            self._make_do_without(worker, error)
-
-    def _call_back(self) -> None:
-        with self.lock:
-            worker = self._on_its_way
-            if worker is None:
-                return
-            self._note_arrival(worker)
-            if worker.thread.ident is None:
-                worker.is_abandoned = True  # should it run after all, it leaves at once
-                self.workers.pop(worker, None)
-            else:
-                worker.parker.wake()  # one that still counts as idle goes on waiting
-
-    def _make_do_without(self, worker: Worker, error: BaseException) -> None:
-        """Go on with the workers there are: the system gives us no further thread."""
-        with self.lock:
-            self._on_its_way = None
-            self.workers.pop(worker, None)
-            enough = len(self.workers)
-            is_news = enough < self._max_workers
-            self._max_workers = max(1, enough)
-            if enough == 0:
-                self.account.note_broken(error)
-        if enough and is_news:
-            _logger.warning("run %r goes on with %d workers: no further thread starts (%s)", self._name, enough, error)
-
     def _wait_for_work(self, worker: Worker) -> Chunk | None:
         """Return work as soon as there is some, waiting for it; None: leave."""
         while not (self.is_stopping or worker.is_abandoned):
@@ -487,73 +335,8 @@ class Crew:
                 return chunk
         return None
 
-    def _take_queued(self) -> Chunk | None:
-        try:
-            return self._queue.popleft() if self._queue else None  # an exception costs more than a look
-        except IndexError:
-            return None
-
-    def _take(self) -> Chunk | None:
-        chunk = self._take_queued()
-        return self._steal() if chunk is None and self.sizer.was_ever_large else chunk
-
-    def _steal(self) -> Chunk | None:
-        with self.lock:
-            victim = self._longest_in_hand()
-            if victim is None or not self.sizer.is_worth_sharing(len(victim.todo), self._gil):
-                return None
-            # Half of it: the rest stays with its owner, and either part can be split again.
-            tail = victim.split((len(victim.todo) + 1) // 2)
-            if tail is not None:
-                self.account.note_split(tail)
-            return tail
-
     # Under the lock
 
     def _rest_watch(self) -> None:
         if self._watch is not None and not self.workers:
             self._watch.rest()
-
-    def _note_arrival(self, worker: Worker) -> None:
-        if worker.is_on_its_way:
-            worker.is_on_its_way = False
-            self._on_its_way = None
-        if worker.is_opening:
-            worker.is_opening = False
-            self._opening -= 1
-        if worker.is_idle:
-            worker.is_idle = False
-            self._idle.remove(worker)
-
-    def _dismiss_one(self) -> None:
-        """Let one idle worker leave, who then lets the next: thousands at once would fight for the GIL.
-
-        First woken, then taken off the list: interrupted in between, it finds out by itself that it is to leave.
-        """
-        try:
-            worker = self._idle[-1]
-        except IndexError:  # nobody is idle; asked by looking, which is in step with whoever goes idle
-            return
-        worker.parker.wake()
-        worker.is_idle = False
-        self._idle.remove(worker)
-
-    def _choose_helper(self) -> Worker | None:
-        """Return a worker to send, at most one at a time; new ones are not started yet."""
-        if self.is_stopping or not self._may_need_help():
-            return None
-        if self._idle:
-            worker = self._idle[-1]
-            worker.is_on_its_way = True
-            self._on_its_way = worker  # from here on, ``_call_back`` knows of it
-            worker.is_idle = False
-            self._idle.remove(worker)
-        else:
-            engine = self._make_engine()
-            if self._watch is not None and self.attempts is not None:
-                engine = PolicedEngine(engine, self.attempts.policy.limiter, self._watch)
-            worker = Worker(self, engine, f"{self._prefix}{self._started}")
-            self._started += 1
-            self._on_its_way = worker
-            self.workers[worker] = None
-        return worker
