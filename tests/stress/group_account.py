@@ -106,7 +106,8 @@ def _faults_of_raised(block: Block) -> Iterator[str]:
     failures = _failures(block)
     told_after = failures if block.options.on_error == "cancel" else [e for e in failures if not e.is_told]
     told_before = failures if block.options.on_error == "cancel" else [e for e in failures if not e.is_told_early]
-    required = _unique([_error(entry) for entry in told_after])
+    # Of an attempt that another would have followed it depends on why the group ended whether it is told.
+    required = _unique([_error(entry) for entry in told_after if not (entry.task and entry.task._is_given_up)])
     allowed = _unique([_error(entry) for entry in told_before])
     is_ended = isinstance(body, Cancelled) and may_end_early(block)  # by its own cancellation: no error
     if body is not None and not isinstance(body, Exception) and (not is_ended or raised is body):

@@ -50,16 +50,14 @@ class Intake:
         if self._feeder is not None:
             self._parker.wake()
             return False
-        began = 0.0
+        spent = 0.0
         while not (self.is_ended or self._crew.is_stopping):
             size, room = self._crew.sizer.size, self._room()
             if room < size and (room <= 0 or self._ledger.taken > self._ledger.consumed):
                 return False  # a whole chunk later rather than a splinter now
-            now = time.perf_counter()
-            if began and now - began > PATIENCE_SECONDS:
+            if spent > PATIENCE_SECONDS:
                 return True
-            began = began or now
-            self._take(min(room, self._most), min(room, size, self._most), now)
+            spent += self._take(min(room, self._most), min(room, size, self._most))
         return False
 
     def start_feeder(self, name: str, context: Context, wake_consumer: Callable[[], None]) -> None:
@@ -86,30 +84,35 @@ class Intake:
         crew, ledger = self._crew, self._ledger
         return crew.sizer.limit(crew.busy()) - (ledger.taken - ledger.consumed_now())
 
-    def _take(self, wanted: int, size: int, began: float) -> None:
-        """Take up to ``wanted`` items at once, and have them called in chunks of ``size``."""
+    def _take(self, wanted: int, size: int) -> float:
+        """Take up to ``wanted`` items at once, have them called in chunks of ``size``, and return the seconds it took.
+
+        Those that the input took, that is: what else happens on a busy machine says nothing of it.
+        """
         index = self._ledger.taken
         net = Chunk(index)
         # In the ledger before it has an item: whatever interrupts the next line, no item is lost.
         self._ledger.add(net)
+        began = time.perf_counter()
         try:
             net.items.extend(islice(self._iterator, wanted))
         except Exception as error:
             self.error = error
             self.is_ended = True
+        took = time.perf_counter() - began
         items = net.items
         self._ledger.taken = index + len(items)
         if len(items) < wanted:
             self.is_ended = True
         if not items:
             del self._ledger.chunks[index]
-            return
+            return took
         chunks = [self._make_chunk(index + at, items[at : at + size]) for at in range(0, len(items), size)]
         self._ledger.chunks.update([(chunk.start, chunk) for chunk in chunks])  # the first in the place of the net
         self._crew.submit(chunks)
-        took = time.perf_counter() - began
         fitting = int(len(items) * PATIENCE_SECONDS / took) if took > PATIENCE_SECONDS else 2 * self._most
         self._most = max(1, min(fitting, MAX_TAKE_ITEMS))
+        return took
 
     def _make_chunk(self, index: int, items: list[Any]) -> Chunk:
         chunk = Chunk(index, items)

@@ -29,6 +29,10 @@ from treadle._show.progress import show_progress
 from treadle._sync.limiter import Limiter
 from treadle.errors import InvalidArgument, WrongType
 
+# How often to begin with taking items, should the input seem slow: nobody may come back for a while, and what seems
+# slow may be a thread that had to wait for the GIL.
+FIRST_REFILLS = 3
+
 A = TypeVar("A")
 B = TypeVar("B")
 R = TypeVar("R")
@@ -220,7 +224,9 @@ def start_run(
     if settings.intake == "thread":
         course.use_feeder(plan.context.copy())
     else:
-        course.intake.refill()
+        for _ in range(FIRST_REFILLS):
+            if not course.intake.refill():
+                break
     return run
 
 
