@@ -109,7 +109,8 @@ class Limiter:
 
     Args:
         max_per_second: Calls a second; ``0.5`` is one every two seconds. None: as many as come.
-        burst: How many may begin at the same moment after a time without calls, at least 1.
+        burst: How many may begin at the same moment after a time without calls, at least 1. With 1, what a late
+            wake-up of a thread costs is lost; with a few more, the calls after it catch up.
         max_concurrent: Blocks that may be inside at the same time, at least 1. None: any number. A call that
             was left behind stays inside until it really ends.
 
