@@ -126,3 +126,32 @@ def test_group_that_refused_a_task_before_it_began_makes_the_calls_of_the_next()
         task = group.submit(abs, -2)
 
     assert task.result() == 2
+
+
+class CancelledAtALook(TaskBook):
+    """A book that is cancelled when it is asked whether it is closed."""
+
+    _closed: str | None = None
+
+    @property
+    def closed(self) -> str | None:
+        if self._closed is None:
+            self._closed = "was cancelled"
+            self.cancel_all()
+        return self._closed
+
+    @closed.setter
+    def closed(self, reason: str | None) -> None:
+        self._closed = reason
+
+
+def test_task_that_a_cancellation_saw_before_it_was_refused_is_cancelled_and_not_refused() -> None:
+    """It is in the account by then: refused as well, it would be a task that was taken and that nobody has."""
+    with treadle.TaskGroup() as group:
+        book: Any = group._book
+        del book.__dict__["closed"]  # None so far; the class takes over
+        book.__class__ = CancelledAtALook
+        task = group.submit(abs, -1)
+
+    assert task.cancelled()
+    assert group.stats.taken == 1

@@ -121,7 +121,10 @@ class TaskBook:
         try:
             self.unfinished[task] = None
             if (closed := self.closed) is not None:
-                raise self.broken_error() or self._refuse(self.name, closed)
+                refusal = self.broken_error() or self._refuse(self.name, closed)
+                if self._withdraw(task):
+                    raise refusal
+                return task  # whoever closed it saw it here, and has cancelled and counted it like the others
             self.crew.submit([chunk])
             if self.crew.is_stopping:  # it may have come too late to be seen
                 if self.broken is not None:
@@ -132,16 +135,17 @@ class TaskBook:
             raise
         return task
 
-    def _withdraw(self, task: Task[Any]) -> None:
-        """Take back a task that was not handed out; if its call has begun already, it is asked to end."""
+    def _withdraw(self, task: Task[Any]) -> bool:
+        """Take back a task that was not handed out; False: too late, and if its call has begun, it is asked to end."""
         chunk = task._chunk
         if chunk is None or not self._take_back(chunk):
             task.cancel()
-            return
+            return False
         self.unfinished.pop(task, None)
         if self.closed != NOT_BEGUN:  # whoever closes it may have seen this one, and left the last step to its end
             self._wake()
             self._dismiss_if_empty()
+        return True
 
     def cancel_running(self, task: Task[Any]) -> bool:
         """Ask the call of ``task`` to end; True: it had not begun, between two attempts, and is cancelled."""
