@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from treadle._run import to_thread
 from treadle.testing import assert_no_leaked_threads
 
 PATIENCE_SECONDS = 10.0
@@ -20,7 +21,15 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     children_before = _children()
     with assert_no_leaked_threads(PATIENCE_SECONDS):
         yield
+        end_shared_pool()
     assert not _children() - children_before, f"{request.node.name} left child processes behind"
+
+
+def end_shared_pool() -> None:
+    """End the pool of ``treadle.to_thread``, whose threads would otherwise wait for work for a while."""
+    pool, to_thread._pool = to_thread._pool, None
+    if pool is not None:
+        pool.shutdown(wait=False)
 
 
 def _children() -> set[str]:

@@ -377,15 +377,15 @@ class TaskBook:
                 self.cancel_all()
             raise RuntimeError(f"{self.kind} {self.name!r} cannot wait for its end in one of its own calls")
         interrupt: BaseException | None = None
-        parker = Parker()
-        self._waiters.append(parker)
-        reporter = Reporter(self.kind, self.name, self.worker_states)
+        parker, reporter = Parker(), Reporter(self.kind, self.name, self.worker_states)
         try:
-            while self.unfinished or self.crew.workers:
+            while True:
                 try:
-                    with making_room():
-                        parker.wait_watchfully(min(reporter.due_at(self.stopped_at), self._end_at(grace)) - clock.now())
-                    reporter.report_if_due(self.stopped_at)
+                    if parker not in self._waiters:
+                        self._waiters.append(parker)
+                    if not (self.unfinished or self.crew.workers):
+                        return interrupt
+                    self._wait_a_while(parker, reporter, grace)
                     if clock.now() >= self._end_at(grace):
                         self.abandon()
                         return interrupt
@@ -396,9 +396,14 @@ class TaskBook:
                         return interrupt
                     self.cancel_all()
         finally:
-            self._waiters.remove(parker)
+            if parker in self._waiters:
+                self._waiters.remove(parker)
             register.dismiss(self)
-        return interrupt
+
+    def _wait_a_while(self, parker: Parker, reporter: Reporter, grace: float | None) -> None:
+        with making_room():
+            parker.wait_watchfully(min(reporter.due_at(self.stopped_at), self._end_at(grace)) - clock.now())
+        reporter.report_if_due(self.stopped_at)
 
     def _end_at(self, grace: float | None) -> float:
         return math.inf if grace is None or self.stopped_at is None else self.stopped_at + grace
