@@ -50,7 +50,8 @@ def _faults_of_cancelled(entry: Entry) -> Iterator[str]:
     if entry.block.options.may_abandon or not entry.calls:
         return
     last = entry.calls[-1]
-    between_attempts = entry.was_cancelled and entry.block.options.max_attempts > 1
+    # By whoever cancels the task, or who submits it while the group is being cancelled.
+    between_attempts = entry.block.options.max_attempts > len(entry.calls)
     if last.error is None:
         yield "returned, and is cancelled all the same"
     elif not isinstance(last.error, Cancelled) and not between_attempts:
@@ -82,6 +83,8 @@ def _faults_of_block(block: Block) -> Iterator[str]:
     yield from (f"refused {entry.name}: {entry.refused!r}" for entry in block.refused if not _may_refuse(entry))
     if block.most_holding > block.options.max_workers and not block.options.may_abandon:
         yield f"{block.most_holding} calls at once"
+    if block.has_felt and not may_end_early(block):
+        yield "was cancelled, and by nobody"
     yield from _faults_of_account(block)
     yield from _faults_of_raised(block)
 
@@ -139,6 +142,11 @@ def _faults_of_bare(block: Block, body: BaseException, failures: int) -> Iterato
     words = f"group {block.name!r} also had the failure"
     if sum(words in note for note in getattr(body, "__notes__", ())) < failures:
         yield f"raised {body!r} without a word on {failures} failures"
+
+
+def has_failed(block: Block) -> bool:
+    """Tell whether a task has failed so far."""
+    return bool(_failures(block))
 
 
 def _failures(block: Block) -> list[Entry]:

@@ -198,6 +198,7 @@ class Block:
         self.refused: list[Entry] = []
         self.was_cancelled = False
         self.is_leaving = False
+        self.has_felt = False  # that it was cancelled
         self.entered_at: float | None = None  # a moment before: its timeout ends no earlier than counted from here
         self.left_at = 0.0
         self.body_error: BaseException | None = None
@@ -256,7 +257,7 @@ class Block:
                 self.entered_at = now
                 self.entered.set()
                 try:
-                    with treadle.on_cancel(self.felt.set):
+                    with treadle.on_cancel(self._feel):
                         self._obey()
                 except BaseException as error:
                     self.body_error = error
@@ -276,6 +277,10 @@ class Block:
         error = self.raised
         if error is not None and not (self.hushes and isinstance(error, Exception)):
             raise error
+
+    def _feel(self) -> None:
+        self.has_felt = True
+        self.felt.set()
 
     def _decide(self) -> bool:
         with self._lock:

@@ -14,9 +14,16 @@ from functools import partial
 import pytest
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-from tests.stress.group_account import find_faults
+from tests.stress.group_account import find_faults, has_failed
 from tests.stress.group_world import (
     Block,
     Boom,
@@ -48,7 +55,7 @@ OPTIONS = st.builds(
     max_workers=st.integers(1, 4),
     timeout=st.sampled_from([None, None, 5.0]),
     grace=st.sampled_from([None, None, None, 1.0]),
-    max_attempts=st.sampled_from([1, 1, 3]),
+    max_attempts=st.sampled_from([1, 3]),
     call_timeout=st.sampled_from([None, None, None, 2.0]),
 )
 SECONDS = st.sampled_from([0.0, 0.5, 1.0, 3.0, 10.0])
@@ -56,6 +63,7 @@ WAYS = st.sampled_from(["result", "exception"])
 ANY = st.integers(0, 100)  # which of those there are
 PLAIN = st.one_of(
     st.builds(succeed),
+    st.builds(fail, st.sampled_from([1, 2, 3])),
     st.builds(fail, st.sampled_from([1, 2, 3])),
     st.builds(sleep, SECONDS, shielded=st.just(False)),
 )
@@ -74,10 +82,11 @@ class GroupMachine(RuleBasedStateMachine):
         self._around.enter_context(self.world.clock)
         self._around.enter_context(_leaking_no_threads())
 
-    @initialize(options=OPTIONS, by_cancelling=st.booleans())
-    def begin(self, options: Options, by_cancelling: bool) -> None:
+    @initialize(options=OPTIONS, scripts=st.lists(PLAIN, min_size=1, max_size=4), by_cancelling=st.booleans())
+    def begin(self, options: Options, scripts: list[Script], by_cancelling: bool) -> None:
         self.ends_by_cancelling = by_cancelling
         self.open.append(self.world.open_root(options))
+        self.submit(0, scripts, from_body=False)
 
     # Blocks
 
@@ -138,9 +147,13 @@ class GroupMachine(RuleBasedStateMachine):
     # Tasks
 
     @precondition(lambda self: self.open and len(self.tasks) < MOST_TASKS)
-    @rule(which=ANY, script=PLAIN, from_body=st.booleans())
-    def submit(self, which: int, script: Script, from_body: bool) -> None:
-        self._submit(self._entry(which, script), from_body)
+    @rule(which=ANY, scripts=st.lists(PLAIN, min_size=1, max_size=4), from_body=st.booleans())
+    def submit_some(self, which: int, scripts: list[Script], from_body: bool) -> None:
+        self.submit(which, scripts, from_body)
+
+    def submit(self, which: int, scripts: list[Script], from_body: bool) -> None:
+        for script in scripts:
+            self._submit(self._entry(which, script), from_body)
 
     @precondition(lambda self: self.open and len(self.tasks) < MOST_TASKS)
     @rule(which=ANY, heeds=st.booleans(), then=st.sampled_from(["return", "fail", "check", "raise Cancelled"]))
@@ -184,10 +197,11 @@ class GroupMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.tasks)
     @rule(which=ANY, way=WAYS)
     def read_early(self, which: int, way: str) -> None:
-        try:
-            self._task(which).read(way, timeout=0)
-        except (Exception, BaseExceptionGroup, Cancelled, Crash):  # all that a task may come to here
-            pass
+        for task in [self._task(which + further) for further in range(4)]:
+            try:
+                task.read(way, timeout=0)
+            except (Exception, BaseExceptionGroup, Cancelled, Crash):  # all that a task may come to here
+                pass
 
     @precondition(lambda self: self.tasks)
     @rule(which=ANY, way=WAYS, hushes=st.booleans())
@@ -212,6 +226,14 @@ class GroupMachine(RuleBasedStateMachine):
         for block in self.open:
             timeout, entered_at = block.options.timeout, block.entered_at
             if timeout is not None and entered_at is not None and clock.now() >= entered_at + timeout:
+                self._expect_felt(block)
+
+    # What must happen soon, whatever comes next
+
+    @invariant()
+    def failures_are_felt(self) -> None:
+        for block in self.open:
+            if block.options.on_error == "cancel" and has_failed(block):
                 self._expect_felt(block)
 
     # The end
@@ -327,7 +349,7 @@ def explore(examples: int, steps: int, seeded: bool) -> None:
 
 def test_groups_lose_nothing_whatever_happens() -> None:
     """The same examples every time, so that a failure here is one of the change that was made."""
-    explore(examples=100, steps=25, seeded=True)
+    explore(examples=200, steps=25, seeded=True)
 
 
 @pytest.mark.slow
