@@ -69,6 +69,8 @@ def _faults_of_failed(entry: Entry, error: BaseException) -> Iterator[str]:
             yield f"failed with {error!r}"
     elif not was_raised:
         yield f"failed with {error!r}, which no call raised"
+    elif isinstance(error, Cancelled) and error not in entry.block.world.unasked:
+        yield "failed, and was only cancelled"
     elif calls[-1].error is not error and not options.may_abandon:
         yield f"failed with {error!r}, not with the last: {calls[-1].error!r}"
     elif isinstance(error, Boom) and len(calls) < options.max_attempts and not may_be_cancelled(entry):
@@ -85,6 +87,14 @@ def _faults_of_block(block: Block) -> Iterator[str]:
         yield f"{block.most_holding} calls at once"
     if block.has_felt and not may_end_early(block):
         yield "was cancelled, and by nobody"
+    if (
+        block.has_felt
+        and not _may_end_in_time(block)
+        and not any(_is_late(block, e) for e in _raised_errors(block.raised))
+    ):
+        yield f"was out of time, and raised {block.raised!r}"
+    if block.is_doomed and block.raised is None:
+        yield "was cancelled with the block around it, which goes on as if nothing were"
     yield from _faults_of_account(block)
     yield from _faults_of_raised(block)
 
@@ -175,8 +185,11 @@ def _is_own(block: Block, error: BaseException) -> bool:
     """Tell whether ``error`` is the group's own, of which no task knows, and had reason to be."""
     if isinstance(error, TooManyAbandoned):
         return error.run == block.name and _may_break(block)
-    is_late = type(error) is TimeoutError and str(error).startswith(f"group {block.name!r} did not end")
-    return is_late and _was_out_of_time(block)
+    return _is_late(block, error) and _was_out_of_time(block)
+
+
+def _is_late(block: Block, error: BaseException) -> bool:
+    return type(error) is TimeoutError and str(error).startswith(f"group {block.name!r} did not end")
 
 
 # Why things may end
@@ -189,10 +202,13 @@ def may_be_cancelled(entry: Entry) -> bool:
 
 def may_end_early(block: Block) -> bool:
     """Tell whether there was a reason to cancel the block and its tasks."""
-    if block.was_cancelled or _has_own_error(block) or _was_out_of_time(block):
+    return _was_out_of_time(block) or _may_end_in_time(block)
+
+
+def _may_end_in_time(block: Block) -> bool:
+    if block.was_cancelled or _has_own_error(block):
         return True
-    failures = _failures(block)
-    if block.options.on_error == "cancel" and failures:
+    if block.options.on_error == "cancel" and has_failed(block):
         return True
     return _may_break(block) or _is_cancelled_from_outside(block)
 

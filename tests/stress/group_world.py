@@ -22,7 +22,14 @@ from treadle.testing import ManualClock
 LIMIT_SECONDS = 15.0
 TURN_SECONDS = 0.002  # that threads have, by the real clock, between two turns of the other
 
-Script = Callable[["Entry"], object]
+
+@dataclass(frozen=True)
+class Script:
+    """What a task does. One that ``heeds`` ends as soon as it is cancelled, and otherwise holds its worker."""
+
+    kind: str
+    play: Callable[[Entry], object]
+    heeds: bool = False
 
 
 class Stuck(BaseException):
@@ -96,10 +103,11 @@ class Entry:
     is_told_early: bool = False  # before its group was told to end
     child: Block | None = None
     stirred: threading.Event = field(default_factory=threading.Event)  # a call has begun, or the task is done
+    finished: threading.Event = field(default_factory=threading.Event)  # the task is done, or was refused
 
     def __str__(self) -> str:
-        script = self.script.__qualname__.partition(".")[0]
-        return f"{self.name}: {script}, {self.task or self.refused!r}, cancelled: {self.was_cancelled}, {self.calls}"
+        task = self.task or self.refused
+        return f"{self.name}: {self.script.kind}, {task!r}, cancelled: {self.was_cancelled}, {self.calls}"
 
     def call(self) -> object:
         """Be called by the group."""
@@ -107,7 +115,7 @@ class Entry:
         self.calls.append(note)
         self.stirred.set()
         try:
-            self.script(self)
+            self.script.play(self)
             note.value = (self.name, len(self.calls))
         except BaseException as error:
             note.error = error
@@ -136,6 +144,7 @@ class Entry:
     def _end(self) -> None:
         self.done_at = self.block.world.clock.now()
         self.stirred.set()
+        self.finished.set()
         if self.child is not None:
             self.child.skip()
 
@@ -199,6 +208,7 @@ class Block:
         self.was_cancelled = False
         self.is_leaving = False
         self.has_felt = False  # that it was cancelled
+        self.is_doomed = False  # when its body ended, the block around it had felt that already
         self.entered_at: float | None = None  # a moment before: its timeout ends no earlier than counted from here
         self.left_at = 0.0
         self.body_error: BaseException | None = None
@@ -264,6 +274,7 @@ class Block:
                     raise
                 finally:
                     self.is_leaving = True
+                    self.is_doomed = isinstance(self.outer, Block) and self.outer.has_felt
                     self.felt.set()
         except BaseException as error:
             self.raised = error
@@ -403,7 +414,7 @@ class World:
 
 
 def succeed() -> Script:
-    return lambda entry: None
+    return Script("succeed", lambda _: None)
 
 
 def fail(times: int) -> Script:
@@ -413,7 +424,7 @@ def fail(times: int) -> Script:
         if len(entry.calls) <= times:
             raise Boom(f"{entry.name}, call {len(entry.calls)}")
 
-    return script
+    return Script("fail", script)
 
 
 def hold(gate: Gate, heeds: bool, then: str) -> Script:
@@ -438,7 +449,7 @@ def hold(gate: Gate, heeds: bool, then: str) -> Script:
             entry.block.world.unasked.append(error)
             raise error
 
-    return script
+    return Script("hold", script, heeds)
 
 
 def sleep(seconds: float, shielded: bool) -> Script:
@@ -449,7 +460,7 @@ def sleep(seconds: float, shielded: bool) -> Script:
         with treadle.shield(seconds / 2):
             treadle.sleep(seconds)
 
-    return script
+    return Script("sleep", script, heeds=not shielded)
 
 
 def spread(scripts: list[Script], reads: bool) -> Script:
@@ -463,12 +474,12 @@ def spread(scripts: list[Script], reads: bool) -> Script:
             if reads:
                 sibling.read("result")
 
-    return script
+    return Script("spread", script)
 
 
 def read(target: Entry, way: str) -> Script:
     """Wait for an earlier task of the same group."""
-    return lambda entry: target.read(way)
+    return Script("read", lambda _: target.read(way))
 
 
 def open_inside() -> Script:
@@ -478,4 +489,4 @@ def open_inside() -> Script:
         assert entry.child is not None
         entry.child.live_inside()
 
-    return script
+    return Script("open_inside", script)

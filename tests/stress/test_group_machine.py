@@ -236,6 +236,15 @@ class GroupMachine(RuleBasedStateMachine):
             if block.options.on_error == "cancel" and has_failed(block):
                 self._expect_felt(block)
 
+    @invariant()
+    def cancellations_are_heeded(self) -> None:
+        for block in self.world.blocks:
+            if block.has_felt or block.body_error is not None:
+                for entry in [entry for entry in list(block.entries) if entry.script.heeds]:
+                    self.world.expect(
+                        entry.finished, f"{entry.name} of {block.name} does not heed that it was cancelled"
+                    )
+
     # The end
 
     def teardown(self) -> None:
@@ -294,7 +303,7 @@ class GroupMachine(RuleBasedStateMachine):
     def _has_room(self, block: Block) -> bool:
         """Tell whether there is a worker to be had for a task submitted now, whatever else goes on."""
         entries = [entry for entry in self.tasks if entry.block is block]
-        if any("spread" in entry.script.__qualname__ for entry in entries):
+        if any(entry.script.kind == "spread" for entry in entries):
             return False
         unfinished = [entry for entry in entries if not (entry.stirred.is_set() and _is_done(entry))]
         return len(unfinished) - 1 < block.options.max_workers
