@@ -10,6 +10,7 @@ import pytest
 
 import treadle
 from tests.conftest import Gate
+from treadle._run import task_book
 from treadle._run.task_book import TaskBook
 from treadle.testing import ManualClock, assert_no_leaked_threads
 
@@ -155,3 +156,26 @@ def test_task_that_a_cancellation_saw_before_it_was_refused_is_cancelled_and_not
 
     assert task.cancelled()
     assert group.stats.taken == 1
+
+
+def test_cancellation_goes_on_while_somebody_submits(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever submits enters the task without a lock; a cancellation that trips over that would stop halfway."""
+
+    def look_while_somebody_submits(chunk: Any, known: Any) -> bool:
+        book.unfinished[late] = None
+        return bool(is_stray(chunk, known))
+
+    is_stray = task_book._is_stray
+    with treadle.TaskGroup() as other:
+        late = other.submit(abs, -1)
+
+    with treadle.TaskGroup() as group:
+        book: Any = group._book
+        held = [group.submit(gate.hold) for _ in range(3)]
+        gate.wait_for_arrivals(3)
+        monkeypatch.setattr(task_book, "_is_stray", look_while_somebody_submits)
+        group.cancel()
+        del book.unfinished[late]
+        gate.open()
+
+    assert [task.done() for task in held] == [True] * 3

@@ -198,8 +198,8 @@ class TaskBook:
     def _settle_strays(self) -> None:
         """Cancel tasks whose call nobody has any more, as the settling of them was interrupted by Ctrl-C."""
         with self.crew.lock:
-            known = {*self.crew.chunks_in_hand(), *self._done}
-            strays = [task for task in self.unfinished if _is_stray(task._chunk, known)]
+            known = {*self.crew.chunks_in_hand(), *list(self._done)}
+            strays = [task for task in list(self.unfinished) if _is_stray(task._chunk, known)]
         for task in strays:
             self._end(task, "cancelled")
 
