@@ -192,7 +192,7 @@ class GroupMachine(RuleBasedStateMachine):
         entry = self._task(which)
         if (task := entry.task) is not None:
             entry.was_cancelled = True
-            assert not task.cancel() or task.cancelled(), "cancel() said so, and it is not"
+            assert not task.cancel() or task.cancelled(), f"cancel() said so, and it is {task!r}"
 
     @precondition(lambda self: self.tasks)
     @rule(which=ANY, way=WAYS)
@@ -268,7 +268,7 @@ class GroupMachine(RuleBasedStateMachine):
 
     def _settle_account(self) -> None:
         faults = find_faults(self.world)
-        assert faults == []
+        assert not faults, "\n".join(faults)
 
     # Choosing
 

@@ -122,6 +122,7 @@ class TaskBook:
             self.unfinished[task] = None
             if (closed := self.closed) is not None:
                 refusal = self.broken_error() or self._refuse(self.name, closed)
+                self.unfinished.pop(task, None)  # first: a task in there whose call is gone looks forsaken
                 if self._withdraw(task):
                     raise refusal
                 return task  # whoever closed it saw it here, and has cancelled and counted it like the others
@@ -141,11 +142,12 @@ class TaskBook:
         if chunk is None or not self._take_back(chunk):
             task.cancel()
             return False
+        is_taken_back = task.finish(None, None, is_cancelled=True)  # or has a cancellation come upon it meanwhile?
         self.unfinished.pop(task, None)
         if self.closed != NOT_BEGUN:  # whoever closes it may have seen this one, and left the last step to its end
             self._wake()
             self._dismiss_if_empty()
-        return True
+        return is_taken_back
 
     def cancel_running(self, task: Task[Any]) -> bool:
         """Ask the call of ``task`` to end; True: it had not begun, between two attempts, and is cancelled."""
@@ -200,6 +202,7 @@ class TaskBook:
         with self.crew.lock:
             known = {*self.crew.chunks_in_hand(), *list(self._done)}
             strays = [task for task in list(self.unfinished) if _is_stray(task._chunk, known)]
+            strays = [task for task in strays if task in self.unfinished]  # asked last: it may have been refused
         for task in strays:
             self._end(task, "cancelled")
 
