@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 
@@ -12,12 +13,14 @@ _logger = logging.getLogger("treadle")
 def run_aside(name: str, action: Callable[[], object]) -> None:
     """Run ``action`` on a daemon thread; right here if there is no thread to be had. Its error is logged."""
     thread = threading.Thread(target=guard, args=(action,), name=f"treadle-{name}", daemon=True)
+    handled = sys.exception()  # what is handled around this call is every error's context
     try:
         thread.start()
     except RuntimeError as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__ from None  # in the wait for the thread, which runs, it may come out in disguise
-        guard(action)
+        interrupt = error.__context__
+        if isinstance(interrupt, KeyboardInterrupt) and interrupt is not handled:
+            raise interrupt from None  # in the wait for the thread, which runs, it may come out in disguise
+        guard(action)  # Python 3.12 and later start none at exit
 
 
 def guard(action: Callable[[], object]) -> None:
