@@ -1,6 +1,7 @@
 """Many downloads, one after another and then at once.
 
-The server runs in this program and takes 50 ms to answer, as one far away would. Threads wait together.
+The server runs in this program and takes 50 ms to answer, as one far away would. A thread that waits needs no
+processor, so sixteen can wait at the same time.
 """
 
 import threading
