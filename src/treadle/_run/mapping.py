@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from contextvars import copy_context
-from inspect import iscoroutinefunction
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from treadle._core.cancellation import check_cancelled
-from treadle._core.describe import describe, describe_function
+from treadle._core.describe import describe
 from treadle._core.hedge import Hedge
 from treadle._core.retry import Retry
 from treadle._core.settings import (
     DEFAULT_GRACE_SECONDS,
-    DEFAULT_MAX_WORKERS,
     Intake,
     Progress,
-    Settings,
-    check_callable,
 )
-from treadle._crew.policy import Policy
-from treadle._engines.engine import CallPlan
 from treadle._engines.inline import InlineEngine
 from treadle._run.course import Course
-from treadle._run.run import Run
+from treadle._run.options import MapOptions, Recipe, prepare
+from treadle._run.run import Run, Stream
 from treadle._show.progress import show_progress
 from treadle._sync.limiter import Limiter
 from treadle.errors import InvalidArgument, WrongType
@@ -37,28 +31,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 R = TypeVar("R")
 Resource = TypeVar("Resource")
-
-
-class MapOptions(TypedDict, total=False):
-    """The options of ``map``, for type checkers; what they mean stands there."""
-
-    max_workers: int | None
-    ordered: bool
-    buffersize: int | None
-    chunksize: int | None
-    call_timeout: float | None
-    timeout: float | None
-    retry: Retry | None
-    limiter: Limiter | None
-    hedge: Hedge | None
-    initializer: Callable[..., object] | None
-    initargs: tuple[Any, ...]
-    intake: Intake
-    strict: bool
-    progress: Progress
-    name: str | None
-    grace: float
-    max_abandoned: int | None
+S = TypeVar("S", bound=Stream[Any])
 
 
 @overload
@@ -186,38 +159,42 @@ def map(
         >>> list(treadle.map(pow, [2, 3], [5, 2]))
         [32, 9]
     """
-    check_callable("fn", fn)
-    if iscoroutinefunction(fn):
-        raise WrongType("fn", f"the coroutine function {describe_function(fn)}", "a plain function")
-    for option, thing in (("initializer", initializer), ("resource", resource)):
-        if thing is not None:
-            check_callable(option, thing)
-    workers = DEFAULT_MAX_WORKERS if max_workers is None else max_workers
-    settings = Settings(
-        max_workers=workers,
+    recipe = prepare(
+        fn,
+        spread=len(iterables) > 1,
+        resource=resource,
+        max_workers=max_workers,
         ordered=ordered,
         buffersize=buffersize,
         chunksize=chunksize,
+        call_timeout=call_timeout,
         timeout=timeout,
+        retry=retry,
+        limiter=limiter,
+        hedge=hedge,
+        initializer=initializer,
+        initargs=initargs,
         intake=intake,
         progress=progress,
-        name=describe_function(fn) if name is None else name,
+        name=name,
         grace=grace,
-        max_abandoned=workers if max_abandoned is None else max_abandoned,
+        max_abandoned=max_abandoned,
     )
-    policy = Policy(call_timeout, retry, limiter, hedge, settings.grace, settings.max_abandoned)
-    items = _join(iterables, strict)
-    plan = CallPlan(fn, copy_context(), len(iterables) > 1, initializer, tuple(initargs), resource)
-    return start_run(settings, policy, plan, items, _total(iterables))
+    return start_run(Run, recipe, _join(iterables, strict), _total(iterables))
 
 
 def start_run(
-    settings: Settings, policy: Policy, plan: CallPlan, items: Iterator[Any], total: int | None
-) -> Run[Any, Any]:
-    """Start the run that ``settings``, ``policy`` and ``plan`` describe, of which ``total`` items are expected."""
+    kind: type[S],
+    recipe: Recipe,
+    items: Iterator[Any],
+    total: int | None = None,
+    make_course: Callable[..., Course] = Course,
+) -> S:
+    """Start a run of this ``kind`` over ``items``, of which ``total`` are expected."""
     check_cancelled()
-    course = Course(settings, policy, plan, lambda: InlineEngine(plan), items)
-    run: Run[Any, Any] = Run._open(course, plan.context, as_outcomes=False)
+    settings, plan = recipe.settings, recipe.plan
+    course = make_course(settings, recipe.policy, plan, lambda: InlineEngine(plan), items)
+    run = kind._open(course, plan.context, as_outcomes=False)
     if settings.progress:
         course.on_end.append(show_progress(settings.name, settings.progress, course.stats, total))
     course.follow_outer()

@@ -20,7 +20,7 @@ Value = TypeVar("Value")
 T = TypeVar("T")
 
 
-class _Stream(chain[T]):
+class Stream(chain[T]):
     """An iterator over what one delivery hands out, for ``for`` and ``async for`` alike."""
 
     _course: Course
@@ -41,25 +41,17 @@ class _Stream(chain[T]):
         return AsyncStream(self, self._course, self._delivery)
 
 
-class Outcomes(_Stream[Outcome[Item, Value]], Generic[Item, Value]):
+class Outcomes(Stream[Outcome[Item, Value]], Generic[Item, Value]):
     """The outcomes of a run, one per item taken; never raises for a call."""
 
-    _run: Run[Item, Value]
+    _run: object
 
 
-class Run(_Stream[Value], Generic[Item, Value]):
-    """The calls of one ``treadle.map``: an iterator over their results, and the account of what happened.
+class Calls(Stream[T], Generic[T, Item, Value]):
+    """The calls of one run: an iterator over ``T``, and the account of what became of each ``Item``.
 
     For one consumer at a time. Leaving its ``with`` block, ``close()`` and dropping the last reference (as
     ``break`` does in ``for result in treadle.map(...)``) all stop the intake and begin no further call.
-
-    Example:
-        >>> import treadle
-        >>> with treadle.map(len, ["ab", "c"]) as run:
-        ...     list(run)
-        [2, 1]
-        >>> run.stats.succeeded
-        2
     """
 
     def __enter__(self) -> Self:
@@ -153,3 +145,19 @@ class Run(_Stream[Value], Generic[Item, Value]):
                 chunk.delivered += 1
                 ledger.consumed += 1
                 yield outcome
+
+
+class Run(Calls[Value, Item, Value], Generic[Item, Value]):
+    """The calls of one ``treadle.map``: an iterator over their results, and the account of what happened.
+
+    For one consumer at a time. Leaving its ``with`` block, ``close()`` and dropping the last reference (as
+    ``break`` does in ``for result in treadle.map(...)``) all stop the intake and begin no further call.
+
+    Example:
+        >>> import treadle
+        >>> with treadle.map(len, ["ab", "c"]) as run:
+        ...     list(run)
+        [2, 1]
+        >>> run.stats.succeeded
+        2
+    """

@@ -1,0 +1,119 @@
+"""The options that ``map`` and its kin have in common: for type checkers, and checked and put together once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from typing import Any, TypedDict
+
+from treadle._core.describe import describe_function
+from treadle._core.hedge import Hedge
+from treadle._core.retry import Retry
+from treadle._core.settings import (
+    DEFAULT_GRACE_SECONDS,
+    DEFAULT_MAX_WORKERS,
+    Intake,
+    Progress,
+    Settings,
+    check_callable,
+)
+from treadle._crew.policy import Policy
+from treadle._engines.engine import CallPlan
+from treadle._sync.limiter import Limiter
+from treadle.errors import WrongType
+
+
+class RunOptions(TypedDict, total=False):
+    """The options of whatever runs calls as ``map`` does, for type checkers; what they mean stands there."""
+
+    max_workers: int | None
+    ordered: bool
+    buffersize: int | None
+    chunksize: int | None
+    call_timeout: float | None
+    timeout: float | None
+    retry: Retry | None
+    limiter: Limiter | None
+    hedge: Hedge | None
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    progress: Progress
+    name: str | None
+    grace: float
+    max_abandoned: int | None
+
+
+class MapOptions(RunOptions, total=False):
+    """The options of ``map``."""
+
+    intake: Intake
+    strict: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A function and the options it was given with, checked."""
+
+    settings: Settings
+    policy: Policy
+    plan: CallPlan
+
+
+def check_names(caller: str, options: Mapping[str, object]) -> None:
+    """Raise for an option that ``caller``, which takes those of ``RunOptions``, does not have."""
+    for name in options:
+        if name not in RunOptions.__annotations__:
+            raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}")
+
+
+def prepare(
+    fn: Callable[..., Any],
+    *,
+    spread: bool = False,
+    resource: Callable[[], Any] | None = None,
+    max_workers: int | None = None,
+    ordered: bool = True,
+    buffersize: int | None = None,
+    chunksize: int | None = None,
+    call_timeout: float | None = None,
+    timeout: float | None = None,
+    retry: Retry | None = None,
+    limiter: Limiter | None = None,
+    hedge: Hedge | None = None,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+    intake: Intake = "caller",
+    progress: Progress = False,
+    name: str | None = None,
+    grace: float = DEFAULT_GRACE_SECONDS,
+    max_abandoned: int | None = None,
+) -> Recipe:
+    """Check the options of ``treadle.map``, and put together what a run is made of; ``spread`` as in ``CallPlan``.
+
+    Raises:
+        InvalidArgument: An option is outside its bounds.
+        WrongType: An argument is not what it must be.
+    """
+    check_callable("fn", fn)
+    if iscoroutinefunction(fn):
+        raise WrongType("fn", f"the coroutine function {describe_function(fn)}", "a plain function")
+    for option, thing in (("initializer", initializer), ("resource", resource)):
+        if thing is not None:
+            check_callable(option, thing)
+    workers = DEFAULT_MAX_WORKERS if max_workers is None else max_workers
+    settings = Settings(
+        max_workers=workers,
+        ordered=ordered,
+        buffersize=buffersize,
+        chunksize=chunksize,
+        timeout=timeout,
+        intake=intake,
+        progress=progress,
+        name=describe_function(fn) if name is None else name,
+        grace=grace,
+        max_abandoned=workers if max_abandoned is None else max_abandoned,
+    )
+    policy = Policy(call_timeout, retry, limiter, hedge, settings.grace, settings.max_abandoned)
+    return Recipe(settings, policy, CallPlan(fn, copy_context(), spread, initializer, tuple(initargs), resource))
