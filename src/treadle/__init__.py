@@ -10,6 +10,7 @@ from treadle._run.run import Outcomes, Run
 from treadle._run.task import Task, current_task
 from treadle._run.task_group import TaskGroup, first_success
 from treadle._run.to_thread import to_thread
+from treadle._run.traversal import Traversal, traverse
 from treadle._show.dump import dump
 from treadle._sync.cancelling import on_cancel, shield, sleep
 from treadle._sync.limiter import Limiter
@@ -51,6 +52,7 @@ __all__ = [
     "Task",
     "TaskGroup",
     "TooManyAbandoned",
+    "Traversal",
     "TreadleError",
     "WorkerLost",
     "WrongType",
@@ -63,4 +65,5 @@ __all__ = [
     "shield",
     "sleep",
     "to_thread",
+    "traverse",
 ]

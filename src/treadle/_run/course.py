@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import Context
+from operator import attrgetter
 from time import perf_counter
 from typing import Any
 
@@ -49,6 +50,8 @@ class Course:
     """
 
     kind = "run"
+    # What of a chunk is handed to whoever iterates the run.
+    deliverables: Callable[[Chunk], list[Any]] = attrgetter("results")
 
     def __init__(
         self,
@@ -116,6 +119,10 @@ class Course:
         self.fails_fast = True
         if self._first_failure is not None:
             self._stop_for_failure(*self._first_failure)
+
+    def hurry(self) -> None:
+        """Look for work that hangs behind a slow call."""
+        self.crew.hurry()
 
     # Stopping
 

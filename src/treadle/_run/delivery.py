@@ -125,7 +125,7 @@ class Delivery(Iterator[Iterator[Any]]):
             return END
         if stalled:
             self._polls += 1
-            course.crew.hurry()
+            course.hurry()
         else:
             self._polls = 0
         while True:
@@ -241,15 +241,17 @@ class Delivery(Iterator[Iterator[Any]]):
         if self._as_outcomes:
             return _Span(chunk, chunk.delivered, end)
         whole = chunk.delivered == 0 and end == len(chunk.results) and chunk.end == "done"
-        values = chunk.results if whole else chunk.results[chunk.delivered : end]
+        values = self._course.deliverables(chunk)
+        values = values if whole else values[chunk.delivered : end]
         self._handed_over = time.perf_counter()
         return self._course.ledger.hand_over([chunk], values)
 
     def _hand_over_smooth(self, chunks: list[Chunk]) -> Iterator[Any]:
         """Hand over small chunks together: each by itself would cost more than its calls."""
         values: list[Any] = []
+        deliverables = self._course.deliverables
         for chunk in chunks:
-            values += chunk.results
+            values += deliverables(chunk)
         self._handed_over = time.perf_counter()
         return self._course.ledger.hand_over(chunks, values)
 

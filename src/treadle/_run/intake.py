@@ -30,6 +30,9 @@ class Intake:
         self.is_ended = False
         self.error: BaseException | None = None
         self.is_taking = False  # the feeder is advancing the input, or has an item that is in no account yet
+        # Where the input may have nothing for now: whether ``next()`` has an answer. The feeder asks before it asks for
+        # an item; whoever has news calls ``wake()``.
+        self.has_next: Callable[[], bool] = _always
         # Whether to time each call of a chunk, for outcomes; a first chunk of several calls comes before one knows.
         self.is_timed = crew.sizer.size > 1
         self._iterator = iterator
@@ -127,16 +130,16 @@ class Intake:
             while self._may_take():
                 self._take_one(next(self._iterator))
         except StopIteration:
-            pass
+            self.is_ended = True
         except BaseException as error:
             self.error = error
-        self.is_ended = True
+            self.is_ended = True
         self.is_taking = False
         self._wake_consumer()
 
     def _may_take(self) -> bool:
-        """Wait until there is room; False: the run is stopping."""
-        while self._room() <= 0 and not self._crew.is_stopping:
+        """Wait until there is room, and something to take; False: the run is stopping, which is no end of the input."""
+        while not (self._crew.is_stopping or (self._room() > 0 and self.has_next())):
             self.is_taking = False
             self._parker.wait()
         if self.is_taking and not self._crew.is_stopping:
@@ -159,3 +162,7 @@ class Intake:
         crew.submit([] if chunk is None else [chunk])
         if crew.can_stall():  # the consumer may have gone to wait when nothing could
             self._wake_consumer()
+
+
+def _always() -> bool:
+    return True

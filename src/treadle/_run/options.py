@@ -71,6 +71,7 @@ def check_names(caller: str, options: Mapping[str, object]) -> None:
 def prepare(
     fn: Callable[..., Any],
     *,
+    role: str = "fn",
     spread: bool = False,
     resource: Callable[[], Any] | None = None,
     max_workers: int | None = None,
@@ -90,15 +91,17 @@ def prepare(
     grace: float = DEFAULT_GRACE_SECONDS,
     max_abandoned: int | None = None,
 ) -> Recipe:
-    """Check the options of ``treadle.map``, and put together what a run is made of; ``spread`` as in ``CallPlan``.
+    """Check the options of ``treadle.map``, and put together what a run is made of.
+
+    ``role`` is the function's name in messages; ``spread`` is as in ``CallPlan``.
 
     Raises:
         InvalidArgument: An option is outside its bounds.
         WrongType: An argument is not what it must be.
     """
-    check_callable("fn", fn)
+    check_callable(role, fn)
     if iscoroutinefunction(fn):
-        raise WrongType("fn", f"the coroutine function {describe_function(fn)}", "a plain function")
+        raise WrongType(role, f"the coroutine function {describe_function(fn)}", "a plain function")
     for option, thing in (("initializer", initializer), ("resource", resource)):
         if thing is not None:
             check_callable(option, thing)

@@ -1,0 +1,165 @@
+"""The frontier of a traversal: what was found and not begun yet, each node once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from heapq import heappop, heappush
+from typing import Any, Generic, SupportsIndex, TypeVar
+
+from treadle._core.chunk import Chunk
+from treadle._core.describe import describe, describe_function
+from treadle.errors import WrongType
+
+Node = TypeVar("Node")
+Key = Callable[[Any], Hashable] | None
+_NONE_LEFT: Any = object()
+
+
+class Children(list[Node]):
+    """What a visit returned. ``by_key`` is what the frontier goes by: the list is the user's, who may change it."""
+
+    __slots__ = ("by_key",)
+
+    def __init__(self, children: Iterable[Node], key: Key) -> None:
+        super().__init__(children)
+        self.by_key = by_key(self, key)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return list, (list(self),)  # copied or pickled, it is a list like any other
+
+
+class Visit(Generic[Node]):
+    """Makes one visit, all of it on the worker: a generator's waits and errors, and the key's, are the visit's."""
+
+    def __init__(self, visit: Callable[..., Iterable[Node] | None], key: Key) -> None:
+        self._visit = visit
+        self._key = key
+
+    def __call__(self, node: Node, *resource: Any) -> Children[Node]:
+        found = self._visit(node, *resource)
+        name = describe_function(self._visit)
+        return Children(check_nodes(f"what {name}() returns", () if found is None else found), self._key)
+
+
+class Frontier(Iterator[Any]):
+    """Hands out each node once; of those that wait, the one nearest to the roots, or with ``depth_first`` the farthest.
+
+    All of it belongs to the feeder's thread, so it needs no lock; other threads only call ``note_found``. A visit is
+    open from when its node is handed out until what it found is brought in, and the frontier is at its end when no
+    node waits, no visit is open and the roots have ended.
+    """
+
+    def __init__(self, roots: Iterator[Any], key: Key, max_depth: int | None, depth_first: bool) -> None:
+        self.look_again: Callable[[], object] = _do_nothing  # has the feeder ask ``has_next`` once more
+        self._roots: Iterator[Any] | None = roots
+        self._key = key
+        self._max_depth = max_depth
+        self._sign = -1 if depth_first else 1
+        self._seen: set[Hashable] = set()
+        self._levels: dict[int, deque[Any]] = {}  # what waits, by rank: the depth, negative where the deepest is first
+        self._ranks: list[int] = []  # a heap of the levels
+        self._open: dict[int, int] = {}  # depths of the open visits, by the node's index in the run
+        self._handed_out = 0
+        self._found: deque[tuple[int, list[Children[Any] | None]]] = deque()
+
+    def note_found(self, chunk: Chunk) -> None:
+        """Take note of what the visits of ``chunk`` have returned so far. By any thread, for any chunk repeatedly.
+
+        Only of answers that count: whether a call is made again, or was too late, must be settled.
+        """
+        self._found.append((chunk.start, chunk.results))
+
+    def has_next(self) -> bool:
+        """Bring in what was found, and tell whether ``next()`` has an answer: a node, or the end."""
+        self._bring_in()
+        if self._is_turn_of_roots() and not self._take_root():
+            self.look_again()  # one at a time: there may be no end of roots that were seen already
+            return False
+        return bool(self._levels) or not (self._roots or self._open)
+
+    def __next__(self) -> Any:
+        if not self._levels:
+            raise StopIteration
+        rank = self._ranks[0]
+        level = self._levels[rank]
+        node = level.popleft() if self._sign > 0 else level.pop()
+        if not level:
+            del self._levels[heappop(self._ranks)]
+        self._open[self._handed_out] = self._sign * rank
+        self._handed_out += 1
+        return node
+
+    def forget(self) -> None:
+        """Let go of everything, at the end of the run."""
+        self.look_again = _do_nothing
+        self._roots = None
+        self._seen, self._levels, self._ranks, self._open = set(), {}, [], {}
+
+    def _bring_in(self) -> None:
+        while self._found:
+            start, results = self._found.popleft()
+            for index, children in enumerate(results, start):
+                depth = self._open.pop(index, None)
+                if depth is None or children is None:  # brought in before, or failed
+                    continue
+                if self._max_depth is None or depth < self._max_depth:
+                    self._enter(children.by_key, depth + 1)
+                children.by_key = {}
+
+    def _is_turn_of_roots(self) -> bool:
+        """Tell whether a root is due: breadth-first before any other node, depth-first when nothing else waits."""
+        if self._roots is None:
+            return False
+        return not (0 in self._levels if self._sign > 0 else self._levels)
+
+    def _take_root(self) -> bool:
+        """Take one root, and tell whether that was news: a node not seen before, or that there are no more."""
+        assert self._roots is not None
+        root = next(self._roots, _NONE_LEFT)
+        if root is _NONE_LEFT:
+            self._roots = None
+            return True
+        return self._enter(by_key([root], self._key), 0)
+
+    def _enter(self, nodes: dict[Hashable, Any], depth: int) -> bool:
+        """Let those of ``nodes`` wait that are new, and tell whether there are any."""
+        fresh = [node for mark, node in nodes.items() if mark not in self._seen]
+        if not fresh:
+            return False
+        self._seen.update(nodes)
+        rank = self._sign * depth
+        level = self._levels.get(rank)
+        if level is None:
+            level = self._levels[rank] = deque()
+            heappush(self._ranks, rank)
+        level.extend(fresh if self._sign > 0 else reversed(fresh))  # the last is handed out first
+        return True
+
+
+def by_key(nodes: Iterable[Any], key: Key) -> dict[Hashable, Any]:
+    """Return ``nodes`` by what tells them apart; the first of several counts."""
+    found: dict[Hashable, Any] = {}
+    for node in nodes:
+        mark = node if key is None else key(node)
+        try:
+            found.setdefault(mark, node)
+        except TypeError as error:
+            given = f"{describe(mark)} ({type(mark).__name__})"
+            if key is None:
+                raise WrongType("a node", given, "hashable, unless key= returns what tells it from others") from error
+            raise WrongType("what key returns", given, "hashable") from error
+    return found
+
+
+def check_nodes(name: str, thing: Any) -> Iterator[Any]:
+    """Return an iterator over ``thing``, unless it is nothing that one would iterate for nodes."""
+    if not isinstance(thing, str | bytes):
+        try:
+            return iter(thing)
+        except TypeError:
+            pass
+    raise WrongType(name, f"{describe(thing)} ({type(thing).__name__})", "an iterable of nodes, such as a list of it")
+
+
+def _do_nothing() -> None: ...
