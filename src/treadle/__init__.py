@@ -5,7 +5,10 @@ from treadle._core.hedge import Hedge
 from treadle._core.outcome import Outcome, Stats, Status
 from treadle._core.retry import Retry
 from treadle._run.executor import PoolExecutor
+from treadle._run.flow import Flow
 from treadle._run.mapping import map
+from treadle._run.pipeline import Pipeline, pipeline
+from treadle._run.pipeline_stats import PipelineStats, StageStats
 from treadle._run.run import Outcomes, Run
 from treadle._run.task import Task, current_task
 from treadle._run.task_group import TaskGroup, first_success
@@ -21,6 +24,7 @@ from treadle.errors import (
     Cancelled,
     GroupClosed,
     InvalidArgument,
+    PipelineClosed,
     PoolClosed,
     RunClosed,
     TooManyAbandoned,
@@ -36,17 +40,22 @@ __all__ = [
     "CallNotStarted",
     "CallTimedOut",
     "Cancelled",
+    "Flow",
     "GroupClosed",
     "Hedge",
     "InvalidArgument",
     "Limiter",
     "Outcome",
     "Outcomes",
+    "Pipeline",
+    "PipelineClosed",
+    "PipelineStats",
     "PoolClosed",
     "PoolExecutor",
     "Retry",
     "Run",
     "RunClosed",
+    "StageStats",
     "Stats",
     "Status",
     "Task",
@@ -63,6 +72,7 @@ __all__ = [
     "map",
     "on_cancel",
     "shield",
+    "pipeline",
     "sleep",
     "to_thread",
     "traverse",

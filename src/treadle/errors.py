@@ -6,6 +6,7 @@
     ├── InvalidArgument  (ValueError)   an argument outside its bounds
     │   └── WrongType    (TypeError)    an argument that is not what it must be
     ├── RunClosed                       a run was used after its end, or in a forked child
+    ├── PipelineClosed                  a pipeline that runs was used after its end
     ├── GroupClosed      (RuntimeError) a task was submitted to a group after its end
     ├── PoolClosed       (RuntimeError) a task was submitted to an executor after its shutdown
     ├── CallTimedOut     (TimeoutError) the call took longer than ``call_timeout``
@@ -31,6 +32,7 @@ __all__ = [
     "Cancelled",
     "GroupClosed",
     "InvalidArgument",
+    "PipelineClosed",
     "PoolClosed",
     "RunClosed",
     "TooManyAbandoned",
@@ -82,6 +84,23 @@ class RunClosed(TreadleError):
 
     def __str__(self) -> str:
         return f"run {self.run!r} {self.reason}; call treadle.map() again, or .rest() for what is left of it"
+
+
+class PipelineClosed(TreadleError):
+    """The flow of a pipeline was asked for results after its end.
+
+    Args:
+        pipeline: The pipeline's name.
+        reason: What ended it.
+    """
+
+    def __init__(self, pipeline: str, reason: str) -> None:
+        super().__init__(pipeline, reason)
+        self.pipeline = pipeline
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"pipeline {self.pipeline!r} {self.reason}; iterate the pipeline again, or call its start()"
 
 
 class GroupClosed(TreadleError, RuntimeError):

@@ -23,6 +23,7 @@ def all_errors() -> list[BaseException]:
         errors.InvalidArgument("size", "0", "at least 1"),
         errors.WrongType("fn", "5", "callable"),
         errors.RunClosed("fetch", "was closed"),
+        errors.PipelineClosed("pages", "was closed"),
         errors.GroupClosed("group", "has ended"),
         errors.PoolClosed("pool", "was shut down"),
         errors.CallTimedOut("fetch", 3, 1.5),

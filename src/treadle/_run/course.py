@@ -94,7 +94,7 @@ class Course:
         self._began = perf_counter()
         self._seconds: float | None = None
         self._outer = current_scope()
-        self._registration: Registration | None = None
+        self._registrations: list[tuple[Scope, Registration]] = []
         register.enroll(self)
 
     # Going on
@@ -105,9 +105,13 @@ class Course:
 
     def follow_outer(self) -> None:
         """Stop when the call or group is cancelled that this run is a part of."""
-        if (outer := self._outer) is not None:
-            course = weakref.ref(self)
-            self._registration = outer.add(lambda: _cancel(course, outer))
+        if self._outer is not None:
+            self.follow(self._outer)
+
+    def follow(self, scope: Scope) -> None:
+        """Stop when ``scope`` is cancelled."""
+        course = weakref.ref(self)
+        self._registrations.append((scope, scope.add(lambda: _cancel(course, scope))))
 
     def cancel(self, reason: str) -> None:
         """Stop, since what this run is a part of was cancelled."""
@@ -137,7 +141,7 @@ class Course:
         if keep_before and not self.crew.is_quiet():
             # They come before the failure: if they do not end by themselves soon, they are asked to.
             self._timer = timekeeper.call_at(now + self.settings.grace / 2, self._cancel_rest)
-        self.intake.wake()
+        self.intake.cancel(_reason(self.name, ending))
         self._wake()
 
     def _cancel_rest(self) -> None:
@@ -249,8 +253,8 @@ class Course:
 
     def _end_up(self) -> None:
         self._ender = threading.get_ident()
-        if self._outer is not None and self._registration is not None:
-            self._outer.remove(self._registration)
+        for scope, registration in self._registrations:
+            scope.remove(registration)
         if self._timer is not None:  # it would keep all of this alive
             self._timer.cancel()
         self._seconds = perf_counter() - self._began

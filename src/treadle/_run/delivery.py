@@ -86,13 +86,27 @@ class Delivery(Iterator[Iterator[Any]]):
         self.poll_seconds = math.inf
 
     def __next__(self) -> Iterator[Any]:
+        batch = self.next_until(None)
+        assert batch is not None
+        return batch
+
+    def next_until(self, deadline: float | None) -> Iterator[Any] | None:
+        """Return the next batch; None if there is none by ``deadline`` (``clock.now()``).
+
+        Raises:
+            StopIteration: There is no more.
+        """
         parker = Parker()
         self._course.waker = parker
         try:
             stalled = False
             while (batch := self.step(stalled)) is None:
+                left = math.inf if deadline is None else deadline - clock.now()
+                if left <= 0:
+                    return None
+                seconds = left if self.wait_seconds is None else min(left, self.wait_seconds)
                 with making_room():
-                    stalled = not cancelling.wait(parker, self.wait_seconds, self.poll_seconds)
+                    stalled = not cancelling.wait(parker, None if seconds == math.inf else seconds, self.poll_seconds)
         except BaseException as error:  # Ctrl-C above all: the run ends, its account is exact
             self._course.end(error)
             self._course.is_ending_told = True

@@ -9,11 +9,15 @@ from contextvars import Context
 from itertools import islice
 from typing import Any
 
+from treadle._core.cancellation import Scope, enter, here
 from treadle._core.chunk import Chunk
+from treadle._core.describe import cut_our_frames
 from treadle._core.trial import Trial
 from treadle._crew.crew import Crew
 from treadle._run.ledger import Ledger
+from treadle._sync.aside import run_aside
 from treadle._sync.parker import Parker
+from treadle.errors import Cancelled
 
 # Taking items may not keep the results waiting for longer than about this.
 PATIENCE_SECONDS = 0.005
@@ -30,6 +34,7 @@ class Intake:
         self.is_ended = False
         self.error: BaseException | None = None
         self.is_taking = False  # the feeder is advancing the input, or has an item that is in no account yet
+        self.scope = Scope()  # what the feeder runs in: cancelled when it is to leave, wherever it waits
         # Where the input may have nothing for now: whether ``next()`` has an answer. The feeder asks before it asks for
         # an item; whoever has news calls ``wake()``.
         self.has_next: Callable[[], bool] = _always
@@ -40,8 +45,8 @@ class Intake:
         self._crew = crew
         self._most = crew.sizer.size  # items to take in one go, if the input is slow
         self._feeder: threading.Thread | None = None
-        self._wake_consumer: Callable[[], None] = self.wake  # the feeder's; nobody calls it without one
         self._parker = Parker()
+        self._wake_consumer: Callable[[], None] = self._parker.wake  # the feeder's; nobody calls it without one
 
     def refill(self) -> bool:
         """Take as many items as there is room for; on the consumer's thread.
@@ -82,6 +87,12 @@ class Intake:
     def wake(self) -> None:
         """Have the feeder look again whether there is room, or an end."""
         self._parker.wake()
+
+    def cancel(self, reason: str) -> None:
+        """Have the feeder leave, also out of a wait of Treadle's in the input. Called under the lock."""
+        self.wake()
+        if self.scope.flag(reason):
+            run_aside("input-cancel", self.scope.run_callbacks)  # they may take other locks, and their time
 
     def _room(self) -> int:
         crew, ledger = self._crew, self._ledger
@@ -126,14 +137,20 @@ class Intake:
         return chunk
 
     def _feed(self) -> None:
+        enter(self.scope)
+        here.places = self._crew.places  # calls that the input makes share them, as they do on the consumer's thread
         try:
             while self._may_take():
                 self._take_one(next(self._iterator))
         except StopIteration:
             self.is_ended = True
         except BaseException as error:
-            self.error = error
-            self.is_ended = True
+            # Asked to leave, an input has not ended by itself: the run ends for the reason it has.
+            if not (self.scope.is_cancelled and isinstance(error, Cancelled)):
+                cut_our_frames(error)
+                self.error = error
+                self.is_ended = True
+        self._iterator = iter(())  # what nobody else holds is closed here, by the thread that advanced it
         self.is_taking = False
         self._wake_consumer()
 

@@ -25,24 +25,29 @@ from treadle._sync.limiter import Limiter
 from treadle.errors import WrongType
 
 
-class RunOptions(TypedDict, total=False):
-    """The options of whatever runs calls as ``map`` does, for type checkers; what they mean stands there."""
+class StageOptions(TypedDict, total=False):
+    """The options of whatever makes calls as ``map`` does, for type checkers; what they mean stands there."""
 
     max_workers: int | None
     ordered: bool
     buffersize: int | None
     chunksize: int | None
     call_timeout: float | None
-    timeout: float | None
     retry: Retry | None
     limiter: Limiter | None
     hedge: Hedge | None
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
-    progress: Progress
     name: str | None
     grace: float
     max_abandoned: int | None
+
+
+class RunOptions(StageOptions, total=False):
+    """The options of whatever is a run by itself."""
+
+    timeout: float | None
+    progress: Progress
 
 
 class MapOptions(RunOptions, total=False):
