@@ -17,11 +17,13 @@ from treadle._run.traversal import Traversal, traverse
 from treadle._show.dump import dump
 from treadle._sync.cancelling import on_cancel, shield, sleep
 from treadle._sync.limiter import Limiter
+from treadle._sync.locks import Lock, RLock
 from treadle.errors import (
     CallCancelled,
     CallNotStarted,
     CallTimedOut,
     Cancelled,
+    Deadlock,
     GroupClosed,
     InvalidArgument,
     PipelineClosed,
@@ -40,11 +42,13 @@ __all__ = [
     "CallNotStarted",
     "CallTimedOut",
     "Cancelled",
+    "Deadlock",
     "Flow",
     "GroupClosed",
     "Hedge",
     "InvalidArgument",
     "Limiter",
+    "Lock",
     "Outcome",
     "Outcomes",
     "Pipeline",
@@ -52,6 +56,7 @@ __all__ = [
     "PipelineStats",
     "PoolClosed",
     "PoolExecutor",
+    "RLock",
     "Retry",
     "Run",
     "RunClosed",
@@ -71,8 +76,8 @@ __all__ = [
     "first_success",
     "map",
     "on_cancel",
-    "shield",
     "pipeline",
+    "shield",
     "sleep",
     "to_thread",
     "traverse",

@@ -12,6 +12,7 @@
     ├── CallTimedOut     (TimeoutError) the call took longer than ``call_timeout``
     ├── CallCancelled                   the call was running when its run ended
     ├── CallNotStarted                  the run ended before the call began
+    ├── Deadlock         (RuntimeError) what was waited for would never have come
     ├── WorkerLost                      the worker that made the call died
     └── TooManyAbandoned                more stuck calls were left behind than allowed
 
@@ -30,6 +31,7 @@ __all__ = [
     "CallNotStarted",
     "CallTimedOut",
     "Cancelled",
+    "Deadlock",
     "GroupClosed",
     "InvalidArgument",
     "PipelineClosed",
@@ -192,6 +194,27 @@ class CallNotStarted(TreadleError):
 
     def __str__(self) -> str:
         return f"run {self.run!r} ended before the call for item {self.index} began"
+
+
+class Deadlock(TreadleError, RuntimeError):
+    """What was to be waited for would never have come; raised instead of waiting for it.
+
+    The threads of the circle that are named here wait on, for what the one that gets this error holds. So let it
+    pass through the ``with`` blocks that hold locks; then the others go on.
+
+    Args:
+        reason: What is wrong, in one line.
+        threads: For each thread of the circle, the one that gets this error first, a text of several lines: its
+            name, what it holds and waits for, each lock with the place where it was made, and its stack.
+    """
+
+    def __init__(self, reason: str, threads: tuple[str, ...] = ()) -> None:
+        super().__init__(reason, threads)
+        self.reason = reason
+        self.threads = threads
+
+    def __str__(self) -> str:
+        return "\n".join((self.reason, *self.threads))
 
 
 class WorkerLost(TreadleError):

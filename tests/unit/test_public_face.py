@@ -30,6 +30,7 @@ def all_errors() -> list[BaseException]:
         errors.Cancelled("it was cancelled"),
         errors.CallCancelled("fetch", 3),
         errors.CallNotStarted("fetch", 3),
+        errors.Deadlock("two threads wait for each other", ("one", "two")),
         errors.WorkerLost("fetch", 3, "MemoryError()"),
         errors.TooManyAbandoned("fetch", 5, 4),
     ]

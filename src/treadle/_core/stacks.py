@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 from traceback import FrameSummary, StackSummary
@@ -10,6 +11,29 @@ from traceback import FrameSummary, StackSummary
 from treadle._core.gil import is_gil_enabled
 
 NOT_SHOWN = "(the stacks of other threads cannot be read safely without a GIL)"
+
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
+def place_of_caller() -> str:
+    """Return where, outside of Treadle and ``threading``, the code is that has called us: file and line."""
+    frame = sys._getframe(1)
+    while (caller := frame.f_back) is not None:
+        frame = caller
+        file = frame.f_code.co_filename
+        if not _is_ours(file):
+            break
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def user_part(stack: list[FrameSummary]) -> list[FrameSummary]:
+    """Return a stack without the steps of Treadle and ``threading`` at its ends; all of it, if nothing is left."""
+    places = [at for at, frame in enumerate(stack) if not _is_ours(frame.filename)]
+    return stack[places[0] : places[-1] + 1] if places else stack
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_PACKAGE) or file == threading.__file__
 
 
 def read_stacks() -> dict[int, list[FrameSummary]]:
