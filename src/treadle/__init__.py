@@ -16,6 +16,7 @@ from treadle._run.to_thread import to_thread
 from treadle._run.traversal import Traversal, traverse
 from treadle._show.dump import dump
 from treadle._sync.cancelling import on_cancel, shield, sleep
+from treadle._sync.channel import Channel, Producer
 from treadle._sync.limiter import Limiter
 from treadle._sync.locks import Lock, RLock
 from treadle.errors import (
@@ -23,6 +24,7 @@ from treadle.errors import (
     CallNotStarted,
     CallTimedOut,
     Cancelled,
+    ChannelClosed,
     Deadlock,
     GroupClosed,
     InvalidArgument,
@@ -42,6 +44,8 @@ __all__ = [
     "CallNotStarted",
     "CallTimedOut",
     "Cancelled",
+    "Channel",
+    "ChannelClosed",
     "Deadlock",
     "Flow",
     "GroupClosed",
@@ -56,6 +60,7 @@ __all__ = [
     "PipelineStats",
     "PoolClosed",
     "PoolExecutor",
+    "Producer",
     "RLock",
     "Retry",
     "Run",

@@ -9,6 +9,7 @@
     ├── PipelineClosed                  a pipeline that runs was used after its end
     ├── GroupClosed      (RuntimeError) a task was submitted to a group after its end
     ├── PoolClosed       (RuntimeError) a task was submitted to an executor after its shutdown
+    ├── ChannelClosed                   a channel was used after its end, or in a forked child
     ├── CallTimedOut     (TimeoutError) the call took longer than ``call_timeout``
     ├── CallCancelled                   the call was running when its run ended
     ├── CallNotStarted                  the run ended before the call began
@@ -31,6 +32,7 @@ __all__ = [
     "CallNotStarted",
     "CallTimedOut",
     "Cancelled",
+    "ChannelClosed",
     "Deadlock",
     "GroupClosed",
     "InvalidArgument",
@@ -137,6 +139,23 @@ class PoolClosed(TreadleError, RuntimeError):
 
     def __str__(self) -> str:
         return f"cannot schedule new futures: executor {self.pool!r} {self.reason}"
+
+
+class ChannelClosed(TreadleError):
+    """A channel was used after its end: put into once closed, or asked for more once drained as well.
+
+    Args:
+        channel: The channel's name.
+        reason: What ended it, and what that means here.
+    """
+
+    def __init__(self, channel: str, reason: str) -> None:
+        super().__init__(channel, reason)
+        self.channel = channel
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"channel {self.channel!r} {self.reason}"
 
 
 class CallTimedOut(TreadleError, TimeoutError):

@@ -53,7 +53,14 @@ class Kept(Shown, Protocol):
         """Tell whether there is nothing to show any more. Calls nothing of the user's."""
 
 
-class Living(Shown, Protocol):
+class Inherited(Protocol):
+    """Something whose copy in a forked child is of no use as it is."""
+
+    def close_after_fork(self) -> None:
+        """Close in a forked child, where only the forking thread exists."""
+
+
+class Living(Shown, Inherited, Protocol):
     """Something with workers. None of these methods may wait for a lock: see ``register``."""
 
     def begin_goodbye(self) -> None:
@@ -62,15 +69,13 @@ class Living(Shown, Protocol):
     def finish_goodbye(self, deadline: float) -> None:
         """Wait for what runs until ``deadline`` (``time.monotonic()``), then log what is left behind."""
 
-    def close_after_fork(self) -> None:
-        """Close in a forked child, where only the forking thread exists."""
-
     def grace_seconds(self) -> float:
         """Return how long a goodbye may take."""
 
 
 # A plain dict: copying its values is atomic, so that a signal handler or a forked child can look at it.
 _living: dict[int, weakref.ref[Living]] = {}
+_inherited: dict[int, weakref.ref[Inherited]] = {}  # has nothing that lives, only a lock to inherit
 _kept: dict[int, Kept] = {}  # what must be shown also when nobody else holds it any more
 _hooks_lock = threading.Lock()
 _hooked = False
@@ -78,9 +83,20 @@ _hooked = False
 
 def enroll(thing: Living) -> None:
     """Put ``thing`` on the register. It leaves by ``dismiss``, or when it is collected."""
-    global _hooked
     key = id(thing)
     _living[key] = weakref.ref(thing, lambda _: _living.pop(key, None))
+    _hook()
+
+
+def enroll_for_fork(thing: Inherited) -> None:
+    """Have ``thing`` closed in a forked child. It leaves when it is collected."""
+    key = id(thing)
+    _inherited[key] = weakref.ref(thing, lambda _: _inherited.pop(key, None))
+    _hook()
+
+
+def _hook() -> None:
+    global _hooked
     if not _hooked:
         with _hooks_lock:
             if not _hooked:
@@ -125,7 +141,8 @@ def _say_goodbye() -> None:
 def _close_after_fork() -> None:
     global _hooks_lock
     _hooks_lock = threading.Lock()
-    for thing in living():
-        thing.close_after_fork()
+    for ref in [*_living.values(), *_inherited.values()]:
+        if (thing := ref()) is not None:
+            thing.close_after_fork()
     _living.clear()
     _kept.clear()
