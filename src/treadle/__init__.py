@@ -7,6 +7,7 @@ from treadle._core.retry import Retry
 from treadle._run.executor import PoolExecutor
 from treadle._run.flow import Flow
 from treadle._run.mapping import map
+from treadle._run.periodic import Periodic, every
 from treadle._run.pipeline import Pipeline, pipeline
 from treadle._run.pipeline_stats import PipelineStats, StageStats
 from treadle._run.run import Outcomes, Run
@@ -28,6 +29,7 @@ from treadle.errors import (
     Deadlock,
     GroupClosed,
     InvalidArgument,
+    PeriodicStopped,
     PipelineClosed,
     PoolClosed,
     RunClosed,
@@ -55,6 +57,8 @@ __all__ = [
     "Lock",
     "Outcome",
     "Outcomes",
+    "Periodic",
+    "PeriodicStopped",
     "Pipeline",
     "PipelineClosed",
     "PipelineStats",
@@ -78,6 +82,7 @@ __all__ = [
     "check_cancelled",
     "current_task",
     "dump",
+    "every",
     "first_success",
     "map",
     "on_cancel",

@@ -10,6 +10,7 @@
     ├── GroupClosed      (RuntimeError) a task was submitted to a group after its end
     ├── PoolClosed       (RuntimeError) a task was submitted to an executor after its shutdown
     ├── ChannelClosed                   a channel was used after its end, or in a forked child
+    ├── PeriodicStopped                 the next run was waited for of what runs no more
     ├── CallTimedOut     (TimeoutError) the call took longer than ``call_timeout``
     ├── CallCancelled                   the call was running when its run ended
     ├── CallNotStarted                  the run ended before the call began
@@ -36,6 +37,7 @@ __all__ = [
     "Deadlock",
     "GroupClosed",
     "InvalidArgument",
+    "PeriodicStopped",
     "PipelineClosed",
     "PoolClosed",
     "RunClosed",
@@ -156,6 +158,23 @@ class ChannelClosed(TreadleError):
 
     def __str__(self) -> str:
         return f"channel {self.channel!r} {self.reason}"
+
+
+class PeriodicStopped(TreadleError):
+    """The next run was waited for of a function that is not called again.
+
+    Args:
+        name: What ``every`` calls it.
+        reason: What ended it.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"periodic {self.name!r} {self.reason}, and does not run again; call treadle.every() for another"
 
 
 class CallTimedOut(TreadleError, TimeoutError):

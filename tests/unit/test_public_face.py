@@ -26,6 +26,7 @@ def all_errors() -> list[BaseException]:
         errors.PipelineClosed("pages", "was closed"),
         errors.GroupClosed("group", "has ended"),
         errors.PoolClosed("pool", "was shut down"),
+        errors.PeriodicStopped("check", "was stopped"),
         errors.CallTimedOut("fetch", 3, 1.5),
         errors.Cancelled("it was cancelled"),
         errors.ChannelClosed("orders", "was closed"),

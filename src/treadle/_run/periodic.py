@@ -1,0 +1,439 @@
+"""``every``: a function called again and again, in the background."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
+from inspect import iscoroutinefunction
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from treadle._core import clock
+from treadle._core.cancellation import Registration, check_cancelled, current_scope, here
+from treadle._core.describe import describe, describe_function
+from treadle._core.outcome import Outcome, Status
+from treadle._core.settings import DEFAULT_GRACE_SECONDS, check_callable, check_seconds
+from treadle._core.ticks import Ticks
+from treadle._crew.policy import Policy
+from treadle._crew.room import making_room
+from treadle._run.task import Task
+from treadle._run.task_book import TaskBook
+from treadle._sync import cancelling, timekeeper
+from treadle._sync.parker import Parker
+from treadle._sync.timekeeper import Timer
+from treadle.errors import InvalidArgument, PeriodicStopped, WrongType
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("treadle")
+
+
+def every(
+    seconds: float,
+    fn: Callable[[], T],
+    *,
+    name: str | None = None,
+    jitter: float = 0.0,
+    timeout: float | None = None,
+    on_error: Callable[[BaseException], object] | None = None,
+) -> Periodic[T]:
+    """Call ``fn`` now and then every ``seconds``, on a thread in the background, until it is stopped.
+
+    Runs begin at ``start + n * seconds``, however long each takes, so nothing drifts. Never two at once: a tick that
+    comes while a run goes on is skipped and counted (``missed``), not made up for; so is what a halted machine slept
+    through. Whatever a run raises, ``SystemExit`` included, is logged and counted (``failures``), and never the end:
+    after each failure in a row the distance to the next run doubles, up to 64 periods or a minute (at least one
+    period), and after a success it is ``seconds`` again, on the same ticks.
+
+    It goes on until the end of its ``with`` block, ``stop()``, a cancellation of the call or group it was started in,
+    or the end of the program, whether anybody holds it or not. The runs see the context variables of whoever
+    started it, and what one sets is seen by nobody else.
+
+    Args:
+        seconds: From one tick to the next, more than 0.
+        fn: Called without arguments.
+        name: For logs, threads and errors; the function's name unless given.
+        jitter: The share of ``seconds`` by which a run may begin later than its tick, at random: 0 to 1. For many
+            machines that should not ask a server at the same moment.
+        timeout: Seconds for one run. One that takes longer is asked to end (see ``check_cancelled``) and has failed,
+            with ``CallTimedOut``. If it does not end within 0.25 s it is left behind, and logged; the next run
+            comes when it has really ended.
+        on_error: Told the exception of each run that failed, after it was logged and before the next run, on the
+            same thread as the runs and under the same ``timeout``. Its own exceptions are logged.
+
+    Raises:
+        InvalidArgument: A number is out of its bounds.
+        WrongType: An argument is not what it must be.
+        Cancelled: What runs here was asked to end.
+
+    Example:
+        >>> import treadle
+        >>> with treadle.every(0.01, lambda: "fine", name="check") as check:
+        ...     outcome = check.wait_next()
+        >>> outcome.result(), check.failures
+        ('fine', 0)
+    """
+    check_seconds("seconds", seconds)
+    if not 0 < seconds < math.inf:
+        raise InvalidArgument("seconds", str(seconds), "more than 0, and finite")
+    check_callable("fn", fn)
+    if iscoroutinefunction(fn):
+        raise WrongType("fn", f"the coroutine function {describe_function(fn)}", "a plain function")
+    if name is not None and not isinstance(name, str):
+        raise WrongType("name", describe(name), "a string")
+    if isinstance(jitter, bool) or not isinstance(jitter, int | float):
+        raise WrongType("jitter", describe(jitter), "a number from 0 to 1")
+    if not 0 <= jitter <= 1:
+        raise InvalidArgument("jitter", describe(jitter), "from 0 to 1")
+    if timeout is not None:
+        check_seconds("timeout", timeout)
+        if timeout == 0:
+            raise InvalidArgument("timeout", "0", "more than 0 seconds, or None for no limit")
+    if on_error is not None:
+        check_callable("on_error", on_error)
+    ticks = Ticks(clock.now(), seconds, jitter)
+    return Periodic(ticks, fn, describe_function(fn) if name is None else name, timeout, on_error)
+
+
+class Periodic(Generic[T]):
+    """A function that is called again and again; what ``every`` returns.
+
+    A context manager that stops it. All of it may be used from any thread, also by the function itself.
+
+    A run is a task of a book with one worker, so a run's timeout, its cancellation, what is left behind, the end of
+    the interpreter and a fork are the same here as for groups and executors. What is new is when the next one begins:
+    from the tick until the report of its failure is made it is busy; a tick that comes meanwhile does nothing.
+    """
+
+    def __init__(
+        self,
+        ticks: Ticks,
+        fn: Callable[[], T],
+        name: str,
+        timeout: float | None,
+        on_error: Callable[[BaseException], object] | None,
+    ) -> None:
+        check_cancelled()
+        self.name = name
+        self._runs = 0
+        self._failures = 0
+        self._in_a_row = 0
+        self._last_result: T | None = None
+        self._last_error: BaseException | None = None
+        self._on_error = on_error
+        self._context = copy_context()
+        self._places = here.places
+        self._turn = _Turn(fn, self._note_out)
+        self._book = _Book(name, Policy(timeout), self._note_end, self._close_after_fork)
+        self._book.goodbye = self._say_goodbye
+        self._lock = threading.Lock()  # protects the ticks, the timer, and whether it is busy; before the timekeeper's
+        self._ticks = ticks
+        self._timer: Timer | None = None
+        self._is_busy = False
+        self._is_held_up = False  # busy with nothing but a run that was left behind
+        self._is_reporting = False  # the task in the book tells of a failure; for whoever brings its end
+        self._waiters: list[_Waiter[T]] = []
+        self._outer = current_scope()
+        self._registration: Registration | None = None
+        try:
+            if (outer := self._outer) is not None:
+                self._registration = outer.add(lambda: self._cancel(outer.reason))
+            with self._lock:
+                self._plan()
+        except BaseException:  # nobody will stop what nobody was given
+            self._cancel("could not be started")
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<treadle.Periodic {self.name!r}, {self._book.closed or 'is going on'}>"
+
+    @property
+    def runs(self) -> int:
+        """How many runs have come to their end, those that failed included."""
+        return self._runs
+
+    @property
+    def failures(self) -> int:
+        """How many of them failed."""
+        return self._failures
+
+    @property
+    def missed(self) -> int:
+        """How many ticks passed without a run, counted when the next one begins; not those left out after failures."""
+        return self._ticks.missed
+
+    @property
+    def abandoned(self) -> int:
+        """How many runs were left behind, in threads that may still run."""
+        return self._book.stats().abandoned
+
+    @property
+    def last_result(self) -> T | None:
+        """What the latest run to succeed returned; None before there is one."""
+        return self._last_result
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """What the latest run failed with; None if it succeeded, or there was none."""
+        return self._last_error
+
+    def wait_next(self, timeout: float | None = None) -> Outcome[None, T]:
+        """Wait until a run ends, the one that goes on now or else the next, and return what became of it.
+
+        Does not raise for a run that failed: ``outcome.result()`` does. Any number of threads may wait, and all are
+        given the same. The outcome's index counts the runs, from 0.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Raises:
+            TimeoutError: None has ended by then.
+            PeriodicStopped: It was stopped, before or meanwhile.
+            Cancelled: What waits here was asked to end.
+            RuntimeError: The function itself asks, in a run.
+        """
+        if self._is_own_call():
+            raise RuntimeError(f"periodic {self.name!r} cannot wait for its next run in a run")
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        deadline = math.inf if timeout is None else clock.now() + timeout
+        waiter: _Waiter[T] = _Waiter()
+        self._waiters.append(waiter)  # first, and then look: whoever ends a run does it the other way round
+        try:
+            with making_room():
+                while waiter.outcome is None and self._is_live():
+                    if (left := deadline - clock.now()) <= 0:
+                        raise TimeoutError(f"no run of periodic {self.name!r} ended within {timeout} seconds")
+                    cancelling.wait(waiter.parker, None if left == math.inf else left)
+        finally:
+            self._waiters.remove(waiter)
+        if waiter.outcome is None:
+            raise PeriodicStopped(self.name, self._book.closed or "was stopped")
+        return waiter.outcome
+
+    def stop(self) -> None:
+        """Begin no further run, ask the one that goes on to end, and wait 0.25 s at most for that.
+
+        A run that does not heed it is left behind, and logged. Called in a run, it lets this run come to its end, and
+        returns at once. Stopping twice does nothing.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, meanwhile; it is stopped nevertheless.
+        """
+        interrupt: BaseException | None
+        try:
+            interrupt = self._end("was stopped")
+        except BaseException as raised:  # Ctrl-C between two steps
+            interrupt = self._end("was stopped") or raised
+        if interrupt is not None:
+            raise interrupt
+
+    # From tick to tick
+
+    def _plan(self) -> None:
+        """Set the timer for the next tick. Under the lock."""
+        if self._timer is not None:
+            self._timer.cancel()
+        number, when = self._ticks.after(clock.now())
+        self._timer = timekeeper.call_at(when, partial(self._begin, number, when))
+
+    def _begin(self, number: int, when: float) -> None:
+        """Begin a run, on the timekeeper's thread, unless one goes on: then its end sets the timer anew."""
+        with self._lock:
+            self._timer = None
+            if self._is_busy or self._book.closed is not None:
+                return
+            self._is_busy = True
+            self._ticks.take(number, when, clock.now())
+            self._plan()  # now, so that the timekeeper need not leave and come back for each tick
+        self._submit(self._turn)
+
+    def _submit(self, fn: Callable[..., Any], *args: Any) -> None:
+        before, here.places = here.places, self._places
+        try:
+            self._context.copy().run(self._book.submit, fn, args, {})
+        except Exception:  # it was stopped in this moment, or the book is broken, which has been logged
+            if self._book.closed is None:
+                _logger.exception("periodic %r could not begin a run", self.name)
+            self._is_reporting = False
+            self._rest()
+        finally:
+            here.places = before
+
+    def _note_end(self, task: Task[Any], status: str) -> None:
+        """Take note that the run has ended, or the report of its failure. On the worker's thread, or an extra one."""
+        error = task.failure
+        if self._is_reporting:
+            self._is_reporting = False
+            if error is not None:
+                _logger.error("on_error of periodic %r failed", self.name, exc_info=error)
+        elif status == "succeeded":
+            self._note_run("succeeded", task.result(), None)
+        elif error is not None:
+            self._note_run("timed_out" if status == "timed_out" else "failed", None, error)
+            if self._on_error is not None:
+                self._is_reporting = True
+                self._submit(self._on_error, error)
+                return
+        self._rest()
+
+    def _note_run(self, status: Status, value: T | None, error: BaseException | None) -> None:
+        abandoned, seconds = self._turn.is_inside, perf_counter() - self._turn.begun
+        outcome: Outcome[None, T] = Outcome(self._runs, None, status, value, error, 1, seconds, abandoned)
+        self._last_error = error
+        if error is None:
+            self._last_result = value
+            self._in_a_row = 0
+        else:
+            self._failures += 1
+            self._in_a_row += 1
+        self._runs += 1
+        with self._lock:
+            distance = self._ticks.expect(self._in_a_row)
+        if error is not None:
+            what = f"run {outcome.index} of periodic {self.name!r} {status.replace('_', ' ')}"
+            _logger.error(
+                "%s, %d in a row; the next is %.3g s after it", what, self._in_a_row, distance, exc_info=error
+            )
+        for waiter in list(self._waiters):
+            waiter.outcome = waiter.outcome or outcome
+            waiter.parker.wake()
+
+    def _rest(self) -> None:
+        """Go on with the next tick, unless the run that has timed out is still inside the function."""
+        with self._lock:
+            if self._turn.is_inside:
+                self._is_held_up = True
+            else:
+                self._go_on()
+        self._wake_waiters()  # it may have been the last one
+
+    def _note_out(self) -> None:
+        """Take note that a run is out of the function, long before its end is known or, left behind, long after."""
+        with self._lock:
+            if self._is_held_up:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        self._is_busy = self._is_held_up = False
+        if self._book.closed is not None:
+            return
+        try:
+            self._plan()
+        except RuntimeError:  # no thread for the timekeeper
+            _logger.critical("periodic %r ends, as there is no thread to keep its time", self.name, exc_info=True)
+            self._book.closed = "is broken: no thread could be started to keep its time"
+
+    def _is_live(self) -> bool:
+        """Tell whether there is, or will be, a run to wait for."""
+        return self._book.closed is None or (self._is_busy and not self._is_held_up)
+
+    # The end
+
+    def _is_own_call(self) -> bool:
+        return getattr(here.seat, "crew", None) is self._book.crew
+
+    def _close(self, reason: str) -> None:
+        """Begin no further run. Calls nothing of the user's, and waits for nobody."""
+        self._book.close(reason)
+        with self._lock:  # whoever sets a timer looks first whether it is closed
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = None
+
+    def _cancel(self, reason: str) -> None:
+        """Begin no further run, and ask the one that goes on to end."""
+        self._close(reason)
+        self._book.cancel_all()
+        self._wake_waiters()
+
+    def _end(self, reason: str, grace: float | None = DEFAULT_GRACE_SECONDS) -> BaseException | None:
+        """Come to an end, and return what interrupted the wait for it."""
+        if self._outer is not None and self._registration is not None:
+            self._outer.remove(self._registration)
+        if self._is_own_call():
+            self._close(reason)
+            return None
+        self._cancel(reason)
+        return self._book.join(1, grace)
+
+    def _wake_waiters(self) -> None:
+        for waiter in list(self._waiters):
+            waiter.parker.wake()
+
+    def _say_goodbye(self, grace: float | None) -> None:
+        self._end("belongs to an interpreter that is shutting down", grace)
+
+    def _close_after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._timer = None
+        self._is_busy = False
+        self._waiters.clear()
+
+
+class _Waiter(Generic[T]):
+    """Somebody who waits for the end of a run."""
+
+    __slots__ = ("outcome", "parker")
+
+    def __init__(self) -> None:
+        self.parker = Parker()
+        self.outcome: Outcome[None, T] | None = None
+
+
+class _Turn:
+    """Calls the function, and knows whether the call is still in it. In logs it goes by the function's name."""
+
+    __slots__ = ("_note_out", "begun", "func", "is_inside")
+
+    def __init__(self, fn: Callable[[], Any], note_out: Callable[[], object]) -> None:
+        self.func = fn
+        self.is_inside = False
+        self.begun = 0.0
+        self._note_out = note_out
+
+    def __call__(self) -> Any:
+        self.begun = perf_counter()
+        self.is_inside = True
+        try:
+            return self.func()
+        finally:
+            self.is_inside = False
+            self._note_out()
+
+
+class _Book(TaskBook):
+    """The book of a ``Periodic``, which has one task at a time, and tells when that has ended."""
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        hear_end: Callable[[Task[Any], str], object],
+        hear_fork: Callable[[], object],
+    ) -> None:
+        super().__init__("periodic", name, 1, policy, PeriodicStopped)
+        self._hear_end = hear_end
+        self._hear_fork = hear_fork
+
+    def _note_end(self, task: Task[Any], status: str | None, error: BaseException | None) -> None:
+        super()._note_end(task, status, error)
+        if status is not None:  # the first answer, and the only one to be told
+            self._hear_end(task, status)
+
+    def close_after_fork(self) -> None:
+        super().close_after_fork()
+        self._hear_fork()
