@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.displays import virtual_display
+from treadle._engines import process_start
 from treadle._run import to_thread
 from treadle.testing import assert_no_leaked_threads
 
@@ -22,7 +25,17 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     with assert_no_leaked_threads(PATIENCE_SECONDS):
         yield
         end_shared_pool()
-    assert not _children() - children_before, f"{request.node.name} left child processes behind"
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (left := _children() - children_before) and time.monotonic() < deadline:
+        time.sleep(0.001)  # those that were let go say goodbye by themselves
+    assert not left, f"{request.node.name} left child processes behind"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ends_the_keeper() -> Iterator[None]:
+    """The process that starts others stays for the next test that needs it."""
+    yield
+    process_start.end_keeper()
 
 
 def end_shared_pool() -> None:
@@ -33,8 +46,34 @@ def end_shared_pool() -> None:
 
 
 def _children() -> set[str]:
-    listing = Path(f"/proc/self/task/{os.getpid()}/children")
+    """Return our children, and in the place of the keeper its own."""
+    found = _children_of(os.getpid())
+    if process_start._keeper is not None:
+        keeper = process_start._keeper[0]
+        found = found - {str(keeper)} | _children_of(keeper)
+    return found
+
+
+def _children_of(pid: int) -> set[str]:
+    listing = Path(f"/proc/{pid}/task/{pid}/children")
     return set(listing.read_text().split()) if listing.exists() else set()
+
+
+@pytest.fixture(scope="session")
+def _display() -> Iterator[str | None]:
+    """Start one display for all tests: of the session, so that no test is held to its process."""
+    with virtual_display() as name:
+        yield name
+
+
+@pytest.fixture
+def display(_display: str | None, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the name of a display, which is in the environment too; skip the test where none can be started."""
+    pytest.importorskip("tkinter")
+    if _display is None:
+        pytest.skip("no display: install xvfb")
+    monkeypatch.setenv("DISPLAY", _display)
+    return _display
 
 
 class Gate:

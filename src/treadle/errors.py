@@ -15,6 +15,9 @@
     ├── CallCancelled                   the call was running when its run ended
     ├── CallNotStarted                  the run ended before the call began
     ├── Deadlock         (RuntimeError) what was waited for would never have come
+    ├── NotPicklable     (TypeError)    what was to go to another process, or come back, cannot
+    ├── ProcessDied                     the process that made the call died: a crash, a signal, an exit
+    ├── RemoteError                     stands for an exception of another process that cannot be pickled
     ├── WorkerLost                      the worker that made the call died
     └── TooManyAbandoned                more stuck calls were left behind than allowed
 
@@ -39,7 +42,10 @@ __all__ = [
     "InvalidArgument",
     "PeriodicStopped",
     "PipelineClosed",
+    "NotPicklable",
     "PoolClosed",
+    "ProcessDied",
+    "RemoteError",
     "RunClosed",
     "TooManyAbandoned",
     "TreadleError",
@@ -253,6 +259,59 @@ class Deadlock(TreadleError, RuntimeError):
 
     def __str__(self) -> str:
         return "\n".join((self.reason, *self.threads))
+
+
+class NotPicklable(TreadleError, TypeError):
+    """Something that was to go to another process, or to come back from it, cannot be pickled.
+
+    Args:
+        what: What it is, and the part of it that is to blame.
+        reason: What pickle says.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(what, reason)
+        self.what = what
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.what} cannot be sent to another process: {self.reason}"
+
+
+class ProcessDied(TreadleError):
+    """The process that made the call died of something that the call did not raise: a crash, a signal, an exit.
+
+    Args:
+        cause: How it ended, as text.
+        had_ended: This call had ended, and only its result was lost. It is not made again.
+    """
+
+    def __init__(self, cause: str, had_ended: bool = False) -> None:
+        super().__init__(cause, had_ended)
+        self.cause = cause
+        self.had_ended = had_ended
+
+    def __str__(self) -> str:
+        if self.had_ended:
+            return f"this call had ended, but its result was lost when the process died: {self.cause}"
+        return f"the process that made this call died: {self.cause}"
+
+
+class RemoteError(TreadleError):
+    """Stands for an exception that a call raised in another process, and that cannot be pickled.
+
+    Where it was raised stands in ``__cause__``, as text.
+
+    Args:
+        described: The ``repr`` of that exception.
+    """
+
+    def __init__(self, described: str) -> None:
+        super().__init__(described)
+        self.described = described
+
+    def __str__(self) -> str:
+        return self.described
 
 
 class WorkerLost(TreadleError):

@@ -33,6 +33,9 @@ def all_errors() -> list[BaseException]:
         errors.CallCancelled("fetch", 3),
         errors.CallNotStarted("fetch", 3),
         errors.Deadlock("two threads wait for each other", ("one", "two")),
+        errors.NotPicklable("the argument[0]", "TypeError: cannot pickle '_thread.lock' object"),
+        errors.ProcessDied("it was killed by SIGSEGV (Segmentation fault)", True),
+        errors.RemoteError("ValueError(<lock>)"),
         errors.WorkerLost("fetch", 3, "MemoryError()"),
         errors.TooManyAbandoned("fetch", 5, 4),
     ]

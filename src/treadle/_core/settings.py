@@ -18,6 +18,7 @@ DEFAULT_MAX_WORKERS = 32
 DEFAULT_GRACE_SECONDS = 0.25
 
 Intake = Literal["caller", "thread"]
+EngineName = Literal["threads", "processes"]
 Progress = bool | Callable[[Stats], object]
 
 
@@ -35,6 +36,7 @@ class Settings:
     name: str = "map"
     grace: float = DEFAULT_GRACE_SECONDS
     max_abandoned: int = DEFAULT_MAX_WORKERS
+    engine: EngineName = "threads"
 
     def __post_init__(self) -> None:
         check_count("max_workers", self.max_workers, least=1)

@@ -37,6 +37,7 @@ class Trial:
         is_told: The history is on the error already.
         is_last: Whoever asked for the call has cancelled it, so there is no further attempt, whatever it raises.
         original: This is the second call; the account knows that one's chunk.
+        is_killed: It did not end when told to, and its engine was told to end it by force.
     """
 
     places: tuple[Any, ...] = ()
@@ -52,6 +53,7 @@ class Trial:
     is_hedged: bool = False
     is_told: bool = False
     is_last: bool = False
+    is_killed: bool = False
 
     @property
     def attempts(self) -> int:

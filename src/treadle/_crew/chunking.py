@@ -7,24 +7,40 @@ millisecond gains nothing from company, and would only delay it.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 
 from treadle._core.chunk import Chunk
 
-CHUNK_SECONDS = 0.001
 MAX_CHUNK_ITEMS = 2048
 # What the items and results of one chunk may weigh, as far as sys.getsizeof() sees it.
 MAX_CHUNK_BYTES = 256 * 1024
 CHUNKS_AHEAD = 8
-# Below this, a call costs less than sharing it: on a GIL no second worker would make it faster.
-TINY_CALL_SECONDS = 5e-6
-# Less work than this is not worth waking another worker for.
-WORTH_SHARING_SECONDS = 100e-6
 # So many calls have to be tiny before one goes by that; who is wrong about it keeps workers away from work.
 TRUSTED_CALLS = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What it costs to hand calls over, in terms of how many to hand over.
+
+    Attributes:
+        chunk_seconds: The work in a chunk should take so long.
+        worth_sharing_seconds: Less work than this is not worth sending another worker for.
+        tiny_call_seconds: Below this, a call costs less than sharing it: on a GIL no second worker makes it faster.
+    """
+
+    chunk_seconds: float
+    worth_sharing_seconds: float
+    tiny_call_seconds: float
+
+
+ON_THREADS = Pace(0.001, 100e-6, 5e-6)
+# A hand-over costs more there, and a GIL each process has for itself.
+IN_PROCESSES = Pace(0.010, 0.001, 0.0)
+
+
 class ChunkSizer:
-    """Finds the chunk size by the chunks that were done: doubling, toward ``CHUNK_SECONDS`` a chunk.
+    """Finds the chunk size by the chunks that were done: doubling, toward ``pace.chunk_seconds`` a chunk.
 
     Workers report to it at once and without a lock: each field is a plain value whose latest writer wins,
     and every value is a safe one.
@@ -34,11 +50,15 @@ class ChunkSizer:
         chunksize: A size to keep to, where the user gave one.
         buffersize: The items that may wait beyond the workers', where the user gave a number: it then also
             caps the chunks, so that one worker cannot take them all.
+        pace: Of the engine.
     """
 
     is_learning = True  # from chunks that are done
 
-    def __init__(self, max_workers: int, chunksize: int | None, buffersize: int | None) -> None:
+    def __init__(
+        self, max_workers: int, chunksize: int | None, buffersize: int | None, pace: Pace = ON_THREADS
+    ) -> None:
+        self.pace = pace
         self._max_workers = max_workers
         self._chunksize = chunksize
         self._buffersize = buffersize
@@ -73,7 +93,8 @@ class ChunkSizer:
             return
         self.mean = mean = (chunk.ended - chunk.begun) / len(chunk.results)
         self._seen += len(chunk.results)
-        fitting = int(CHUNK_SECONDS / mean) if mean * MAX_CHUNK_ITEMS > CHUNK_SECONDS else MAX_CHUNK_ITEMS
+        seconds = self.pace.chunk_seconds
+        fitting = int(seconds / mean) if mean * MAX_CHUNK_ITEMS > seconds else MAX_CHUNK_ITEMS
         size = min(2 * self._adaptive, fitting, self._largest)
         if size > 1:
             last = len(chunk.results) - 1  # not items[-1]: a thief may be shortening the list right now
@@ -92,7 +113,8 @@ class ChunkSizer:
         mean = self.mean
         if mean is None or self._seen < TRUSTED_CALLS:
             return calls > 0
-        return mean * calls >= WORTH_SHARING_SECONDS and not (gil and mean < TINY_CALL_SECONDS)
+        pace = self.pace
+        return mean * calls >= pace.worth_sharing_seconds and not (gil and mean < pace.tiny_call_seconds)
 
 
 def _weigh(thing: object) -> int:

@@ -28,6 +28,9 @@ from treadle.errors import WorkerLost
 
 _logger = logging.getLogger("treadle")
 
+# How long to wait for workers whose calls were killed, which takes the system some milliseconds.
+KILL_SECONDS = 0.04
+
 
 class Crew(Muster):
     """Up to ``max_workers`` workers, started as work waits for them.
@@ -122,9 +125,9 @@ class Crew(Muster):
         """Ask calls to end, and begin none of their chunks any more. Called under the lock."""
         scopes: list[Scope] = []
         for chunk in chunks:
-            chunk.todo.clear()
             if (scope := chunk.mark_cancelled()) is not None:
                 scopes.append(scope)
+            chunk.todo.clear()  # after it is marked: an engine that gives items back does it the other way round
         told = set(chunks)
         for worker in self.workers:
             if worker.chunk in told:
@@ -137,6 +140,18 @@ class Crew(Muster):
         """Leave a call that was asked to end at ``told_at`` behind, if it does not. Called under the lock."""
         if self._watch is not None:
             self._watch.note_told(told_at)
+
+    def end_by_force(self) -> None:
+        """Kill the calls that still run, where engines can, and wait a moment until their workers have come back.
+
+        Called without the lock, when the crew is stopping and its grace is over.
+        """
+        with self.lock:
+            busy = [worker for worker in self.workers if worker.is_opening or worker.in_hand()]
+            killed = [worker for worker in busy if worker.engine.kill()]
+        deadline = perf_counter() + KILL_SECONDS
+        for worker in killed:
+            worker.thread.join(max(0.0, deadline - perf_counter()))
 
     def abandon(self) -> list[tuple[Worker, Chunk]]:
         """Give up on the workers that are still in a call, and return them. Called under the lock."""

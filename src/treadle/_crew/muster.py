@@ -11,7 +11,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.gil import is_gil_enabled
 from treadle._crew.account import Account
 from treadle._crew.attempts import Attempts
-from treadle._crew.chunking import CHUNK_SECONDS, ChunkSizer
+from treadle._crew.chunking import ChunkSizer
 from treadle._crew.room import Room
 from treadle._crew.worker import Worker
 
@@ -89,7 +89,7 @@ class Muster:
 
     def can_stall(self) -> bool:
         """Tell whether calls may wait behind one that turned out slow, though a worker could be had for them."""
-        if self._queue and (self._idle or self._has_room()):
+        if self._queue and (self._idle or self.has_room()):
             return True
         # Also what such a chunk has done already should not wait for the rest of it.
         return self.sizer.was_ever_large and any(len(chunk.items) > 1 for chunk in self.chunks_in_hand())
@@ -122,11 +122,12 @@ class Muster:
         """Tell, at a glance, whether another worker should be sent. Never wrongly says no for good: see README.md."""
         if not (self._queue or self.sizer.was_ever_large):
             return False
-        if self._on_its_way is not None or not (self._idle or self._has_room()):
+        if self._on_its_way is not None or not (self._idle or self.has_room()):
             return False
         return self._is_help_worthwhile()
 
-    def _has_room(self) -> bool:
+    def has_room(self) -> bool:
+        """Tell whether another worker may be had."""
         return len(self.workers) < self._max_workers + self.room.spare
 
     def _is_help_worthwhile(self) -> bool:
@@ -213,7 +214,7 @@ class Muster:
         if not self.sizer.was_ever_large or self.attempts is not None:  # those have one call, maybe at the limiter
             return None
         # A chunk that was only just taken is left to its owner, who begins with the items first in order.
-        since = perf_counter() - CHUNK_SECONDS
+        since = perf_counter() - self.sizer.pace.chunk_seconds
         lasting = [chunk for chunk in self.chunks_in_hand() if chunk.begun is not None and chunk.begun < since]
         return max(lasting, key=lambda chunk: len(chunk.todo), default=None)
 

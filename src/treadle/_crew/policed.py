@@ -25,6 +25,7 @@ class PolicedEngine:
         self._watch = watch
         self.open = engine.open
         self.interrupt = engine.interrupt
+        self.kill = engine.kill
         self.close = engine.close
 
     def make_calls(self, chunk: Chunk) -> None:

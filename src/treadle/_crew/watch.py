@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # While it is not known yet what is slow, or no further extra call is allowed.
 LOOK_AGAIN_SECONDS = 0.05
+# After which a worker is left behind although its call was killed: the system is slow to free a lot of memory.
+KILL_SECONDS = 1.0
 
 
 class Watch:
@@ -96,9 +98,10 @@ class Watch:
                 for chunk in worker.in_hand():
                     if (when := self._inspect(worker, chunk, now, told)) is None:
                         continue
-                    if when <= now:
+                    if when <= now and not self._kill(worker, chunk):
                         lost.append((worker, chunk))
                         break
+                    when = max(when, now + LOOK_AGAIN_SECONDS) if when <= now else when
                     times.append(when)
             settled = [chunk for worker, stuck in lost for chunk in self._give_up(worker, stuck)]
             times += self._hedge_slow_ones(now)
@@ -116,17 +119,25 @@ class Watch:
         if trial is None or trial.begun is None or trial.is_closed:
             return None
         if trial.told_at is not None:
-            return trial.told_at + self._grace
+            return trial.told_at + self._grace + (KILL_SECONDS if trial.is_killed else 0.0)
         if self._call_timeout is None:
             return None
         if now < trial.begun + self._call_timeout:
             return trial.begun + self._call_timeout
         trial.is_timed_out = True
         trial.told_at = now
-        worker.engine.interrupt()
         if (scope := chunk.mark_cancelled()) is not None:
             told.append(scope)
+        worker.engine.interrupt()
         return max(now + self._grace, now + 1e-9)
+
+    def _kill(self, worker: Worker, chunk: Chunk) -> bool:
+        """End a call by force, if that was not tried yet and its engine can: then the worker will come back."""
+        assert chunk.trial is not None
+        if chunk.trial.is_killed or not worker.engine.kill():
+            return False
+        chunk.trial.is_killed = True
+        return True
 
     def _give_up(self, worker: Worker, stuck: Chunk) -> list[Chunk]:
         """Leave ``worker`` behind, and return what stands for its calls from now on."""

@@ -22,6 +22,7 @@ class CallPlan:
         initargs: Its arguments.
         resource: Opens what each worker has for itself; passed to ``fn`` as its last argument.
         brings_context: An item enters a context of its own; ``context`` is the initializer's alone.
+        max_tasks_per_child: Calls after which a process is replaced by a fresh one, where there are processes.
     """
 
     fn: Callable[..., Any]
@@ -31,13 +32,14 @@ class CallPlan:
     initargs: tuple[Any, ...] = ()
     resource: Callable[[], Any] | None = None
     brings_context: bool = False
+    max_tasks_per_child: int | None = None
 
 
 class Engine(Protocol):
     """Makes calls, one chunk at a time, and knows nothing of why, when or for whom.
 
     One worker owns an engine and calls ``open``, ``make_calls`` and ``close`` on its own thread, in that
-    order; only ``interrupt`` comes from other threads.
+    order; only ``interrupt`` and ``kill`` come from other threads.
     """
 
     def open(self) -> None:
@@ -52,7 +54,16 @@ class Engine(Protocol):
         """
 
     def interrupt(self) -> None:
-        """Ask the call being made to end soon. Never blocks; does nothing where nothing can be done."""
+        """Ask the call being made to end soon. Never blocks; does nothing where nothing can be done.
+
+        Called after the chunk was marked as cancelled.
+        """
+
+    def kill(self) -> bool:
+        """End the call being made, or the getting ready, by force; False: this engine cannot.
+
+        Never blocks. The worker comes back at once, having recorded that the call was cut short, and can go on.
+        """
 
     def close(self) -> None:
         """Close what ``open`` opened. What the closing raises is raised."""

@@ -12,12 +12,20 @@ from treadle._core.chunk import Chunk
 from treadle._core.context import isolated
 from treadle._engines.engine import CallPlan
 
+Drain = Callable[[Chunk, Callable[[Any], Any], Context | tuple[()]], bool]
+
 
 class InlineEngine:
-    """Calls the function on the worker's own thread."""
+    """Calls the function on the worker's own thread.
 
-    def __init__(self, plan: CallPlan) -> None:
+    Args:
+        plan: How calls are made.
+        drain: The loop that makes them; see ``_drain``.
+    """
+
+    def __init__(self, plan: CallPlan, drain: Drain | None = None) -> None:
         self._plan = plan
+        self._drain = _drain if drain is None else drain
         self._context = plan.context.copy()  # what the initializer sets here, this worker's calls see
         self._call: Callable[[Any], Any] = plan.fn
         self._open = ExitStack()
@@ -41,15 +49,19 @@ class InlineEngine:
         it: one test a call, which costs a fraction of a context for each.
         """
         if self._plan.brings_context:
-            _drain(chunk, self._call, ())
+            self._drain(chunk, self._call, ())
             return
         while True:
             context = Context()
-            if context.run(_drain, chunk, self._call, context):
+            if context.run(self._drain, chunk, self._call, context):
                 return
 
     def interrupt(self) -> None:
         """Do nothing: a thread cannot be interrupted from outside."""
+
+    def kill(self) -> bool:
+        """Return False: nor can it be killed."""
+        return False
 
     def close(self) -> None:
         """Close the resource, if one was opened."""

@@ -24,7 +24,8 @@ from treadle._crew.onlook import in_hand, states_of
 from treadle._crew.policy import Policy
 from treadle._crew.stragglers import Stragglers
 from treadle._crew.worker import Worker
-from treadle._engines.engine import CallPlan, Engine
+from treadle._engines.engine import CallPlan
+from treadle._run.choosing import EngineChoice
 from treadle._run.intake import Intake
 from treadle._run.ledger import Ledger
 from treadle._sync import timekeeper
@@ -58,7 +59,7 @@ class Course:
         settings: Settings,
         policy: Policy,
         plan: CallPlan,
-        make_engine: Callable[[], Engine],
+        choice: EngineChoice,
         items: Iterator[Any],
     ) -> None:
         self.settings = settings
@@ -66,8 +67,9 @@ class Course:
         self.ledger = Ledger(settings.ordered)
         self.deadline = None if settings.timeout is None else clock.now() + settings.timeout
         # Where calls are held to a policy, each is a chunk of its own.
-        sizer = ChunkSizer(settings.max_workers, 1 if policy.is_needed else settings.chunksize, settings.buffersize)
-        self.crew = Crew(self.name, settings.max_workers, make_engine, sizer, self, policy, self.deadline)
+        chunksize = 1 if policy.is_needed else settings.chunksize
+        sizer = ChunkSizer(settings.max_workers, chunksize, settings.buffersize, choice.pace)
+        self.crew = Crew(self.name, settings.max_workers, choice.make_engine, sizer, self, policy, self.deadline)
         self.intake = Intake(items, self.ledger, self.crew)
         self.waker: Waker = Parker()
         self._closers: list[Parker] = []  # threads in ``end``
@@ -84,6 +86,7 @@ class Course:
         self.too_many: TooManyAbandoned | None = None
         self.awaited: Chunk | bool = False  # what the consumer waits for: a chunk, any (True), or none
         self.on_end: list[Callable[[], None]] = []
+        self._engine = choice.name
         self._has_resource = plan.resource is not None
         self._first_failure: tuple[Chunk, int] | None = None
         self._stop_deadline = 0.0
@@ -217,6 +220,7 @@ class Course:
 
     def seal(self) -> None:
         """Close the account, leave behind what still runs, and say so."""
+        self.crew.end_by_force()
         with self.crew.lock:
             if self.is_sealed:
                 return
@@ -411,7 +415,7 @@ class Course:
             running=len(crew.chunks_in_hand()),
             workers=len(crew.workers),
             seconds=self._seconds if self._seconds is not None else perf_counter() - self._began,
-            decision=f"threads, at most {self.settings.max_workers} workers",
+            decision=f"{self._engine}, at most {self.settings.max_workers} workers",
         )
 
 

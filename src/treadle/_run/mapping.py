@@ -12,10 +12,11 @@ from treadle._core.hedge import Hedge
 from treadle._core.retry import Retry
 from treadle._core.settings import (
     DEFAULT_GRACE_SECONDS,
+    EngineName,
     Intake,
     Progress,
 )
-from treadle._engines.inline import InlineEngine
+from treadle._run.choosing import choose_engine
 from treadle._run.course import Course
 from treadle._run.options import MapOptions, Recipe, prepare
 from treadle._run.run import Run, Stream
@@ -100,6 +101,8 @@ def map(
     name: str | None = None,
     grace: float = DEFAULT_GRACE_SECONDS,
     max_abandoned: int | None = None,
+    engine: EngineName = "threads",
+    max_tasks_per_child: int | None = None,
 ) -> Run[Any, Any]:
     """Call ``fn`` with the items of ``iterables``, many at a time on threads, and return the ``Run``.
 
@@ -116,7 +119,8 @@ def map(
     Args:
         fn: Called on worker threads; safe to call from several at once.
         iterables: Advanced by one thread at a time, by default the one that consumes the results.
-        max_workers: Threads at most, 32 unless given; started only as work waits for them.
+        max_workers: Workers at most, 32 unless given, or with processes as many as there are usable cores; started
+            only as work waits for them.
         ordered: Deliver in input order; False delivers as calls complete.
         buffersize: Items that may wait, beyond one per worker. By default as many as there are workers (or with
             ``chunksize`` that many chunks), and more only while calls are tiny and what they return is small.
@@ -149,9 +153,15 @@ def map(
             What is still stuck then is left behind.
         max_abandoned: Calls left behind and still stuck at most; more end the run with ``TooManyAbandoned``. By default
             ``max_workers``.
+        engine: ``"threads"``, or ``"processes"``: each worker has a process of its own make its calls, for work that
+            computes. What is not in a module that can be imported there (lambdas, inner functions, ``__main__``) needs
+            ``pip install 'treadle[processes]'``. A call past ``call_timeout`` or ``grace`` is killed with its process,
+            so nothing is left behind. Context variables do not travel.
+        max_tasks_per_child: Calls after which a process is replaced by a fresh one; None: never.
 
     Raises:
         InvalidArgument: An option is outside its bounds.
+        NotPicklable: The function, ``initializer`` or ``resource`` cannot be sent to a process.
         WrongType: An argument is not what it must be, such as a function or an iterable.
 
     Example:
@@ -179,6 +189,8 @@ def map(
         name=name,
         grace=grace,
         max_abandoned=max_abandoned,
+        engine=engine,
+        max_tasks_per_child=max_tasks_per_child,
     )
     return start_run(Run, recipe, _join(iterables, strict), _total(iterables))
 
@@ -193,7 +205,7 @@ def start_run(
     """Start a run of this ``kind`` over ``items``, of which ``total`` are expected."""
     check_cancelled()
     settings, plan = recipe.settings, recipe.plan
-    course = make_course(settings, recipe.policy, plan, lambda: InlineEngine(plan), items)
+    course = make_course(settings, recipe.policy, plan, choose_engine(settings.engine, plan), items)
     run = kind._open(course, plan.context, as_outcomes=False)
     if settings.progress:
         course.on_end.append(show_progress(settings.name, settings.progress, course.stats, total))

@@ -13,7 +13,7 @@ from treadle._core.hedge import Hedge
 from treadle._core.retry import Retry
 from treadle._core.settings import (
     DEFAULT_GRACE_SECONDS,
-    DEFAULT_MAX_WORKERS,
+    EngineName,
     Intake,
     Progress,
     Settings,
@@ -21,6 +21,7 @@ from treadle._core.settings import (
 )
 from treadle._crew.policy import Policy
 from treadle._engines.engine import CallPlan
+from treadle._run.choosing import check_engine, default_workers
 from treadle._sync.limiter import Limiter
 from treadle.errors import WrongType
 
@@ -41,6 +42,8 @@ class StageOptions(TypedDict, total=False):
     name: str | None
     grace: float
     max_abandoned: int | None
+    engine: EngineName
+    max_tasks_per_child: int | None
 
 
 class RunOptions(StageOptions, total=False):
@@ -95,6 +98,8 @@ def prepare(
     name: str | None = None,
     grace: float = DEFAULT_GRACE_SECONDS,
     max_abandoned: int | None = None,
+    engine: EngineName = "threads",
+    max_tasks_per_child: int | None = None,
 ) -> Recipe:
     """Check the options of ``treadle.map``, and put together what a run is made of.
 
@@ -110,7 +115,8 @@ def prepare(
     for option, thing in (("initializer", initializer), ("resource", resource)):
         if thing is not None:
             check_callable(option, thing)
-    workers = DEFAULT_MAX_WORKERS if max_workers is None else max_workers
+    check_engine(engine, max_tasks_per_child)
+    workers = default_workers(engine) if max_workers is None else max_workers
     settings = Settings(
         max_workers=workers,
         ordered=ordered,
@@ -122,6 +128,10 @@ def prepare(
         name=describe_function(fn) if name is None else name,
         grace=grace,
         max_abandoned=workers if max_abandoned is None else max_abandoned,
+        engine=engine,
     )
     policy = Policy(call_timeout, retry, limiter, hedge, settings.grace, settings.max_abandoned)
-    return Recipe(settings, policy, CallPlan(fn, copy_context(), spread, initializer, tuple(initargs), resource))
+    plan = CallPlan(
+        *(fn, copy_context(), spread, initializer, tuple(initargs), resource), max_tasks_per_child=max_tasks_per_child
+    )
+    return Recipe(settings, policy, plan)

@@ -12,7 +12,8 @@ from treadle._core.chunk import Chunk
 from treadle._core.describe import describe
 from treadle._core.settings import Settings, check_callable, check_count
 from treadle._crew.policy import Policy
-from treadle._engines.engine import CallPlan, Engine
+from treadle._engines.engine import CallPlan
+from treadle._run.choosing import EngineChoice
 from treadle._run.course import Course
 from treadle._run.frontier import Frontier, Visit, check_nodes
 from treadle._run.mapping import start_run
@@ -46,9 +47,9 @@ class TraversalCourse(Course):
     deliverables = attrgetter("items")
 
     def __init__(
-        self, settings: Settings, policy: Policy, plan: CallPlan, make_engine: Callable[[], Engine], items: Frontier
+        self, settings: Settings, policy: Policy, plan: CallPlan, choice: EngineChoice, items: Frontier
     ) -> None:
-        super().__init__(settings, policy, plan, make_engine, items)
+        super().__init__(settings, policy, plan, choice, items)
         self._frontier = items
         self.intake.has_next = items.has_next
         items.look_again = self.intake.wake

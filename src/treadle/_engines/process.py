@@ -1,0 +1,241 @@
+"""The process engine: the worker's thread owns a process, has it make the calls, and answers for it."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from treadle._core.chunk import Chunk
+from treadle._engines.engine import CallPlan
+from treadle._engines.process_child import PORTION_SECONDS, surroundings
+from treadle._engines.process_pickling import Parcel, pack, unwrap, unwrap_error, wrap
+from treadle._engines.process_start import ChildProcess
+from treadle._engines.process_wire import BEGUN, ENDED
+from treadle.errors import Cancelled, ProcessDied
+
+MAX_PORTION_ITEMS = 2048
+# A process that dies before it has begun a call was perhaps killed by what it got; the next one is to show.
+MAX_DEATHS_AT_THE_DOOR = 2
+
+
+def wrap_plan(plan: CallPlan) -> Parcel:
+    """Return what a process must know of ``plan``. Its context is not among it: context variables do not pickle.
+
+    Raises:
+        NotPicklable: The function, initializer or resource cannot be sent.
+    """
+    for what, thing in (
+        ("the function", plan.fn),
+        ("the initializer", plan.initializer),
+        ("initargs", plan.initargs),
+        ("the resource", plan.resource),
+    ):
+        wrap(thing, what)
+    return wrap(
+        (plan.fn, plan.spread, plan.initializer, plan.initargs, plan.resource, plan.brings_context), "the function"
+    )
+
+
+class ProcessEngine:
+    """Makes calls in a process of its own, started when it opens, and anew when it has died.
+
+    Args:
+        plan: How calls are made, wrapped by ``wrap_plan``.
+        has_resource: There is something to be closed in the process in the end, which is waited for.
+        max_tasks_per_child: Calls after which the process is replaced by a fresh one.
+    """
+
+    def __init__(self, plan: Parcel, has_resource: bool, max_tasks_per_child: int | None = None) -> None:
+        self._plan = plan
+        self._has_resource = has_resource
+        self._most_calls = max_tasks_per_child
+        self._calls_left = 0  # until the process is replaced
+        self._child: ChildProcess | None = None
+        self._kills = 0
+        self._number = 0  # of the portion
+        self._fitting = 1  # items for the next portion
+        self._deaths = 0  # in a row, without a call begun
+
+    def open(self) -> None:
+        """Start the process, and have it run the initializer and open the resource."""
+        kills = self._kills
+        self._child = child = ChildProcess()
+        if self._kills != kills:
+            child.kill()
+        try:
+            child.wire.send(("open", surroundings(), self._plan))
+            failure = child.wire.receive()
+        except (OSError, EOFError):
+            raise self._bury() from None
+        if failure is not None:
+            raise unwrap_error(failure)
+        self._calls_left = self._most_calls or 0
+
+    def make_calls(self, chunk: Chunk) -> None:
+        """Send the items in portions worth some milliseconds; others may take what is not under way."""
+        results = chunk.results  # those of a chunk that was left behind are replaced
+        while chunk.todo:
+            if self._child is not None and self._most_calls is not None and self._calls_left == 0:
+                self.close()
+            if self._child is None:
+                self.open()
+            self._make_portion(chunk, results)
+
+    def _make_portion(self, chunk: Chunk, results: list[Any]) -> None:
+        portion = self._take(chunk)
+        packed, are_parcels, refused = pack(portion, "the argument")
+        if refused:
+            first = min(refused)
+            if first == 0:
+                _fail(chunk, results, refused[0])
+            _put_back(chunk, portion[max(1, first) :])
+            portion, packed = portion[:first], packed[:first]
+        if not portion:
+            return
+        before, began = len(results), perf_counter()
+        try:
+            left = self._exchange(chunk, results, (self._number + 1, chunk.ends is not None, are_parcels, packed))
+        except (OSError, EOFError):
+            self._account_for_death(chunk, results, portion, len(results) - before)
+            return
+        self._deaths = 0
+        made = len(portion) - left
+        _put_back(chunk, portion[made:])
+        self._calls_left -= made
+        self._learn(made, perf_counter() - began)
+
+    def _take(self, chunk: Chunk) -> list[Any]:
+        most = self._fitting if self._most_calls is None else min(self._fitting, self._calls_left)
+        portion: list[Any] = []
+        try:
+            for _ in range(most):
+                portion.append(chunk.todo.pop())  # noqa: PERF401  # what was taken must be known whatever stops us
+        except IndexError:  # others were faster
+            pass
+        return portion
+
+    def _exchange(self, chunk: Chunk, results: list[Any], portion: tuple[Any, ...]) -> int:
+        """Have the calls of ``portion`` made, take what they come to, and return how many were not begun."""
+        child = self._child
+        assert child is not None
+        child.page[BEGUN] = child.page[ENDED] = 0
+        # First the number, then the look: who cancels does it the other way round.
+        self._number += 1
+        child.wire.send(("calls", *portion))
+        if chunk.is_cancelled:
+            self.interrupt()
+        left: int | None = None
+        while left is None:
+            packed, are_parcels, failures, ends, left = child.wire.receive()
+            if chunk.ends is not None and ends is not None:
+                chunk.ends.extend(ends)  # before the results: whoever sees a result finds its time
+            if not (are_parcels or failures):
+                results.extend(packed)
+                continue
+            for at, value in enumerate(packed):
+                if at in failures:
+                    _fail(chunk, results, unwrap_error(failures[at]))
+                elif not are_parcels:
+                    results.append(value)
+                else:
+                    _receive(chunk, results, value)
+        return left
+
+    def _learn(self, made: int, seconds: float) -> None:
+        if made:
+            fitting = int(PORTION_SECONDS * made / seconds) if seconds > 0 else MAX_PORTION_ITEMS
+            self._fitting = max(1, min(2 * self._fitting, fitting, MAX_PORTION_ITEMS))
+
+    # Death
+
+    def _bury(self) -> ProcessDied:
+        """Part with a process whose line has closed, and return the error that says how it ended."""
+        child, self._child = self._child, None
+        assert child is not None
+        cause = child.cause_of_death()
+        child.close()
+        return ProcessDied(cause)
+
+    def _account_for_death(self, chunk: Chunk, results: list[Any], portion: list[Any], reported: int) -> None:
+        """Settle what each item of ``portion`` came to, of which that many were reported.
+
+        The call that was being made has failed. So have those whose results were lost: they must not be made
+        again, as nobody knows that once is as good as twice. The others have not begun, and go on.
+        """
+        assert self._child is not None
+        begun, ended = max(reported, self._child.page[BEGUN]), self._child.page[ENDED]
+        error = self._bury()
+        if begun == 0:
+            self._deaths += 1
+            if self._deaths < MAX_DEATHS_AT_THE_DOOR:
+                _put_back(chunk, portion)
+                return
+            begun = 1
+        self._deaths = 0
+        self._fitting = 1
+        for at in range(reported, begun):
+            if at < max(ended, begun - 1):
+                _fail(chunk, results, ProcessDied(error.cause, had_ended=True))
+            elif chunk.is_cancelled:
+                _fail(chunk, results, Cancelled("its process was killed"))
+            else:
+                _fail(chunk, results, error)
+        _put_back(chunk, portion[begun:])
+
+    # From other threads
+
+    def interrupt(self) -> None:
+        """Let the call find that it is cancelled, where it looks: in ``check_cancelled`` and in Treadle's waits."""
+        if (child := self._child) is not None:
+            child.stop_calls(self._number)
+
+    def kill(self) -> bool:
+        """Kill the process."""
+        self._kills += 1
+        if (child := self._child) is not None:
+            child.kill()
+        return True
+
+    # The end
+
+    def close(self) -> None:
+        """Let the process go; where it has a resource, once that is closed."""
+        child = self._child
+        if child is None:
+            return
+        failure = None
+        try:
+            if self._has_resource:
+                child.wire.send(("close",))
+                failure = child.wire.receive()
+        except (OSError, EOFError):
+            raise self._bury() from None
+        self._child = None
+        child.let_go()
+        if failure is not None:
+            raise unwrap_error(failure)
+
+
+def _put_back(chunk: Chunk, items: list[Any]) -> None:
+    """Return to ``chunk`` what was taken out of it and has not begun, unless nothing is to begin any more.
+
+    Who ends a chunk marks it first and clears it then; here it is the other way round.
+    """
+    if items:
+        chunk.todo.extend(items[::-1])
+        if chunk.is_cancelled or chunk.end == "abandoned":
+            chunk.todo.clear()
+
+
+def _fail(chunk: Chunk, results: list[Any], error: BaseException) -> None:
+    chunk.fail(error)
+    results.append(None)
+
+
+def _receive(chunk: Chunk, results: list[Any], parcel: Parcel) -> None:
+    try:
+        value = unwrap(parcel)
+    except BaseException as error:
+        chunk.fail(error)
+        value = None
+    results.append(value)

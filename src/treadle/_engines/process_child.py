@@ -1,0 +1,224 @@
+"""What runs in a process that makes calls: it takes a portion of them, answers, and waits for the next.
+
+The calls are made by the inline engine, on the main thread, with nothing beside it: no thread of ours looks at
+them. Who wants them to end writes so into the page that both sides share, and sends a signal.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import mmap
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from time import perf_counter
+from typing import Any
+
+from treadle._core.cancellation import Scope, here
+from treadle._core.chunk import Chunk
+from treadle._core.describe import annotate
+from treadle._engines.engine import CallPlan
+from treadle._engines.inline import InlineEngine
+from treadle._engines.process_keeper import STOP_SIGNAL
+from treadle._engines.process_pickling import pack, unwrap, wrap_error
+from treadle._engines.process_wire import BEGUN, ENDED, PAGE_BYTES, STOP, Wire
+from treadle._sync.aside import run_aside
+
+# After so long, what calls came to is reported, though others of the portion are still to be made ...
+REPORT_SECONDS = 0.001
+# ... and after so long, those not begun are given back: somebody else may have time for them.
+PORTION_SECONDS = 0.010
+
+
+class Child:
+    """The life of such a process. Also the seat of its calls: it knows the scope of the one being made."""
+
+    def __init__(self, line: socket.socket, page: memoryview) -> None:
+        self._wire = Wire(line)
+        self._page = page
+        self._engine: InlineEngine | None = None
+        self._chunk: Chunk | None = None
+        self._number = 0  # of the portion
+        self._reported = 0
+        self._report_at = self._end_at = 0.0
+
+    def serve(self) -> None:
+        """Do what the worker asks for, until it asks for the end, or is gone."""
+        here.seat = self
+        signal.signal(STOP_SIGNAL, self._hear_stop)
+        goes_on = True
+        while goes_on:
+            try:
+                kind, *message = self._wire.receive()
+            except EOFError:
+                kind, message = "close", []
+            goes_on = getattr(self, f"_do_{kind}")(*message)
+
+    def call_scope(self) -> Scope | None:
+        """Return the scope of the call being made."""
+        return None if self._chunk is None else self._chunk.own_scope()
+
+    def current_task(self) -> Any:
+        """Return None: tasks stay with whoever submitted them."""
+        return None
+
+    def _hear_stop(self, *_: object) -> None:
+        chunk = self._chunk
+        if chunk is None or self._page[STOP] != self._number:  # those it was meant for have ended
+            return
+        scope = chunk.mark_cancelled()
+        chunk.todo.clear()
+        if scope is not None and scope.flag("it was asked to end"):
+            run_aside("cancel", scope.run_callbacks)
+
+    # What the worker asks for
+
+    def _do_open(self, surroundings: dict[str, Any], plan: Any) -> bool:
+        try:
+            _enter(surroundings)
+            fn, spread, initializer, initargs, resource, brings_context = unwrap(plan)
+            engine = InlineEngine(
+                CallPlan(fn, Context(), spread, initializer, initargs, resource, brings_context), self._drain
+            )
+            self._engine = engine
+            engine.open()
+        except BaseException as error:
+            self._wire.send(wrap_error(error))
+        else:
+            self._wire.send(None)
+        return True
+
+    def _do_calls(self, number: int, is_timed: bool, are_parcels: bool, values: list[Any]) -> bool:
+        assert self._engine is not None
+        items, broken = _unpack(values) if are_parcels else (values, None)
+        chunk = Chunk(0, items)
+        chunk.make_ready()
+        chunk.ends = [] if is_timed else None
+        self._reported = 0
+        self._number = number
+        self._chunk = chunk
+        if self._page[STOP] == number:
+            chunk.todo.clear()
+            chunk.mark_cancelled()
+        if items:
+            now = perf_counter()
+            self._report_at, self._end_at = now + REPORT_SECONDS, now + PORTION_SECONDS
+            self._engine.make_calls(chunk)
+        elif broken is not None:  # only where it is the first: it shall not be taken for the failure of another
+            chunk.fail(broken)
+            chunk.results.append(None)
+        self._report(left=len(values) - len(chunk.results))
+        self._chunk = None
+        return True
+
+    def _do_close(self) -> bool:
+        failure = None
+        try:
+            if self._engine is not None:
+                self._engine.close()
+        except BaseException as error:
+            failure = wrap_error(error)
+        try:
+            self._wire.send(failure)
+        except OSError:  # nobody waits for it
+            pass
+        return False
+
+    # The calls
+
+    def _drain(self, chunk: Chunk, fn: Callable[[Any], Any], context: Context | tuple[()]) -> bool:
+        """As the inline engine's own loop, and tell how far it is: in the shared page, and on the line."""
+        take, results, ends, page = chunk.todo.pop, chunk.results, chunk.ends, self._page
+        while True:
+            try:
+                item = take()
+            except IndexError:
+                return True
+            page[BEGUN] = len(results) + 1
+            try:
+                result = fn(item)
+            except BaseException as error:
+                chunk.fail(error)
+                result = None
+            now = perf_counter()
+            if ends is not None:
+                ends.append(now)
+            results.append(result)
+            if now >= self._report_at:
+                self._look_up(chunk, now)
+            if context:
+                return False
+
+    def _look_up(self, chunk: Chunk, now: float) -> None:
+        if now >= self._end_at:
+            chunk.todo.clear()
+        elif chunk.todo:
+            self._report(left=None)
+            self._report_at = perf_counter() + REPORT_SECONDS
+
+    def _report(self, left: int | None) -> None:
+        """Tell what calls came to since the last report; at the end, how many of the portion are ``left``."""
+        chunk = self._chunk
+        assert chunk is not None
+        begin, end = self._reported, len(chunk.results)
+        results = chunk.results if begin == 0 else chunk.results[begin:end]
+        ends = None if chunk.ends is None else chunk.ends[begin:end]
+        failures = {at - begin: wrap_error(error) for at, error in (chunk.failures or {}).items() if at >= begin}
+        self._page[ENDED] = end
+        packed, are_parcels, refused = pack(results, "the result")
+        failures |= {at: wrap_error(error) for at, error in refused.items()}
+        self._wire.send((packed, are_parcels, failures, ends, left))
+        self._reported = end
+
+
+def _unpack(parcels: list[Any]) -> tuple[list[Any], BaseException | None]:
+    """Return the items up to the first that cannot be made here, and why, if that is the first of all."""
+    items: list[Any] = []
+    for parcel in parcels:
+        try:
+            items.append(unwrap(parcel))
+        except BaseException as error:
+            annotate(error, "raised in the process that was to make the call, as it received the argument")
+            return items, None if items else error
+    return items, None
+
+
+def surroundings() -> dict[str, Any]:
+    """Return what a process is to have in common with this one."""
+    try:
+        folder = os.getcwd()
+    except OSError:  # it was removed
+        folder = None
+    return {"path": sys.path[:], "argv": sys.argv[:], "environ": dict(os.environ), "folder": folder}
+
+
+def _enter(around: dict[str, Any]) -> None:
+    sys.path[:] = around["path"]
+    sys.argv[:] = around["argv"]
+    if dict(os.environ) != around["environ"]:
+        os.environ.clear()
+        os.environ.update(around["environ"])
+    if around["folder"] is not None:
+        os.chdir(around["folder"])
+    importlib.invalidate_caches()
+
+
+def main(line: socket.socket, page: int) -> int:
+    """Be a process that makes calls, and return its exit status."""
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is what Python opens
+    shared = mmap.mmap(page, PAGE_BYTES)
+    os.close(page)
+    Child(line, memoryview(shared).cast("q")).serve()
+    # As an interpreter does that exits by itself.
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads that calls have started
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    return 0

@@ -1,0 +1,254 @@
+"""The keeper: one small process without threads, which forks the others, kills them, and tells how they ended.
+
+A process that has threads must not fork; this one has none, and has imported what the others need, so another
+costs milliseconds. It alone knows process numbers, and it alone collects its dead: so nobody can be killed by
+mistake whose number somebody else has inherited.
+
+For each process there is a *leash*, a socket between the keeper and whoever asked for the process. On it come
+orders, one byte each, and in the end the keeper's report. A leash that closes without a word means that its
+holder is gone: the process is killed, however busy it is. To notice that, no process has to look up.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from dataclasses import dataclass
+from types import ModuleType
+
+STOP_CALLS = b"s"
+KILL = b"k"
+LET_GO = b"l"
+
+# The exit status as ``os.wait`` has it; below 0, why it could not be started: an errno, negated.
+REPORT = struct.Struct("<q")
+# For goodbyes of a process that was let go: its exit handlers, and threads that it has started.
+LAST_SECONDS = 2.0
+# How often to look whether our own parent still lives; that is only for the case that a copy of it holds our sockets.
+LOOK_SECONDS = 1.0
+# Asks a process to end the calls it makes. By default it is ignored, so that nothing else can be hurt by it.
+STOP_SIGNAL = signal.SIGURG
+
+
+@dataclass(eq=False)
+class Ward:
+    """A process in the keeper's care.
+
+    Attributes:
+        pid: Its number, and that of its process group.
+        leash: Where orders come from.
+        line: Its own end of the line to its worker. The line is closed when the process is dead, even if one that
+            it has started holds on to a copy.
+        is_let_go: It may take its time to end.
+        deadline: When it is killed; None: not by the clock.
+    """
+
+    pid: int
+    leash: socket.socket
+    line: socket.socket
+    is_let_go: bool = False
+    deadline: float | None = None
+
+    def kill(self) -> None:
+        """Kill it, with what it has started in its process group."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except OSError:
+            pass
+
+    def report(self, status: int) -> None:
+        """Say how it ended, and then close its line: whoever finds that closed finds the report."""
+        try:
+            self.leash.send(REPORT.pack(status))
+        except OSError:  # nobody wants to know
+            pass
+        for end in (self.line, self.leash):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            end.close()
+
+
+class Keeper:
+    """Forks, kills and collects until nobody needs it any more."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control: socket.socket | None = control
+        self._wards: dict[int, Ward] = {}
+        self._leashes: dict[int, Ward] = {}
+        self._parent = os.getppid()
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._bell, ring = socket.socketpair()
+        for end in (self._bell, ring):
+            end.setblocking(False)
+        self._ring = ring
+        self._poll.register(self._bell, select.POLLIN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(ring.fileno())
+
+    def serve(self) -> None:
+        """Do what is asked; return when whoever asks is gone, and with them every process."""
+        while self._control is not None or self._wards:
+            for fd, _ in self._poll.poll(self._milliseconds()):
+                if fd == self._bell.fileno():
+                    self._collect()
+                elif fd in self._leashes:
+                    self._listen(self._leashes[fd])
+                elif self._control is not None and fd == self._control.fileno():
+                    self._start(self._control)
+            if self._wards and os.getppid() != self._parent:
+                self._abdicate()
+            now = time.monotonic()
+            for ward in self._wards.values():
+                if ward.deadline is not None and ward.deadline <= now:
+                    ward.deadline = None
+                    ward.kill()
+
+    def _milliseconds(self) -> float | None:
+        if not self._wards:
+            return None
+        now = time.monotonic()
+        waits = [ward.deadline - now for ward in self._wards.values() if ward.deadline is not None]
+        return 1000 * max(0.001, min([LOOK_SECONDS, *waits]))
+
+    def _start(self, control: socket.socket) -> None:
+        """Fork a process, as was asked: the descriptors that it needs come with the request."""
+        try:
+            fds = socket.recv_fds(control, 1, 4)[1]
+        except OSError:
+            fds = []
+        if len(fds) < 3:
+            self._abdicate()
+            return
+        line, leash = socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1])
+        leash.setblocking(False)
+        ward = Ward(0, leash, line)
+        try:
+            ward.pid = os.fork()
+        except OSError as error:
+            ward.report(-(error.errno or 1))
+        else:
+            if ward.pid == 0:
+                self._become(line, leash, fds[2:])
+            self._admit(ward)
+        for fd in fds[2:]:
+            os.close(fd)
+
+    def _admit(self, ward: Ward) -> None:
+        try:
+            os.setpgid(ward.pid, ward.pid)
+        except OSError:  # it has done so itself, or is dead
+            pass
+        self._wards[ward.pid] = ward
+        self._leashes[ward.leash.fileno()] = ward
+        self._poll.register(ward.leash, select.POLLIN)
+
+    def _listen(self, ward: Ward) -> None:
+        try:
+            orders = ward.leash.recv(64)
+        except BlockingIOError:
+            return
+        except OSError:
+            orders = b""
+        if LET_GO in orders:
+            ward.is_let_go = True
+        if KILL in orders:
+            ward.kill()
+        elif STOP_CALLS in orders:
+            os.kill(ward.pid, STOP_SIGNAL)
+        if not orders:
+            self._drop_leash(ward)
+            if ward.is_let_go:
+                ward.deadline = time.monotonic() + LAST_SECONDS
+            else:
+                ward.kill()
+
+    def _drop_leash(self, ward: Ward) -> None:
+        if self._leashes.pop(ward.leash.fileno(), None) is not None:
+            self._poll.unregister(ward.leash)
+
+    def _collect(self) -> None:
+        try:
+            self._bell.recv(4096)
+        except BlockingIOError:
+            pass
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if (ward := self._wards.pop(pid, None)) is not None:
+                self._drop_leash(ward)
+                ward.report(status)
+
+    def _abdicate(self) -> None:
+        """Start nothing more, and kill all that were not let go: whoever they worked for is gone."""
+        if self._control is not None:
+            self._poll.unregister(self._control)
+            self._control.close()
+            self._control = None
+        for ward in self._wards.values():
+            if not ward.is_let_go:
+                ward.kill()
+
+    def _become(self, line: socket.socket, leash: socket.socket, fds: list[int]) -> None:
+        """Be the new process, from here to its end."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setpgid(0, 0)
+            for other in (leash, self._control, self._bell, self._ring):
+                if other is not None:
+                    other.close()
+            for ward in self._wards.values():
+                ward.leash.close()
+                ward.line.close()
+            page, *errors = fds
+            for error in errors:
+                os.dup2(error, 1)
+                os.dup2(error, 2)
+                os.close(error)
+            from treadle._engines import process_child
+
+            status = process_child.main(line, page)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+
+
+def main() -> None:
+    """Be the keeper: standard input is the socket on which processes are asked for."""
+    control = socket.socket(fileno=os.dup(0))
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    for name in os.listdir("/dev/fd"):  # what our parent has left open is not ours to hold
+        if (fd := int(name)) > 2 and fd != control.fileno():
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+    _get_ready()
+    Keeper(control).serve()
+
+
+def _get_ready() -> None:
+    """Import what every process needs, and put an empty module in the place of the program's own."""
+    from treadle._engines.process_pickling import find_cloudpickle
+
+    find_cloudpickle()
+    _kept.append(sys.modules["__main__"])
+    sys.modules["__main__"] = ModuleType("__main__")
+
+
+_kept: list[ModuleType] = []

@@ -1,0 +1,194 @@
+"""Starting processes: the parent's side of the keeper, and of each process that it has started."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+
+from treadle._engines.process_keeper import KILL, LET_GO, REPORT, STOP_CALLS
+from treadle._engines.process_wire import PAGE_BYTES, STOP, Wire, open_line, open_page
+
+# How long to wait for word of how a process ended whose line has closed; the keeper says so before it closes it.
+REPORT_SECONDS = 2.0
+_START = "import sys; sys.path[:] = {path!r}; from treadle._engines.process_keeper import main; main()"
+
+
+class ChildProcess:
+    """A process that makes calls, as its worker holds it: a line for messages, a leash, and the shared page.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+
+    def __init__(self) -> None:
+        ours, theirs = open_line()
+        self._leash, held = socket.socketpair()
+        self._leash.setblocking(False)
+        page = open_page()
+        try:
+            _ask_for_child([theirs.fileno(), held.fileno(), page])
+            shared = mmap.mmap(page, PAGE_BYTES)
+        finally:
+            theirs.close()
+            held.close()
+            os.close(page)
+        self.line = ours
+        self.wire = Wire(ours)
+        self.page = memoryview(shared).cast("q")
+        _children.add(self)
+
+    def stop_calls(self, portion: int) -> None:
+        """Ask the calls of that portion to end."""
+        self.page[STOP] = portion
+        self._order(STOP_CALLS)
+
+    def kill(self) -> None:
+        """Kill the process, and what it has started in its process group."""
+        self._order(KILL)
+
+    def let_go(self) -> None:
+        """Have nothing to do with it any more: it ends by itself now, and is killed if it does not."""
+        self._order(LET_GO)
+        self.close()
+
+    def close(self) -> None:
+        """Close all that is open here; without a word before, that kills the process."""
+        self.line.close()
+        self._leash.close()
+
+    def _order(self, order: bytes) -> None:
+        try:
+            self._leash.send(order)
+        except OSError:  # it is dead already, or closed
+            pass
+
+    def cause_of_death(self) -> str:
+        """Return how the process ended, in words, once its line has closed."""
+        try:
+            self._leash.settimeout(REPORT_SECONDS)
+            (status,) = REPORT.unpack(self._leash.recv(REPORT.size))
+        except Exception:  # closed without a report
+            return "it is not known how, as the process that watches over it is gone too"
+        return describe_status(status)
+
+
+def describe_status(status: int) -> str:
+    """Return in words how a process ended: ``status`` is that of ``os.wait``, or an errno, negated."""
+    if status < 0:
+        return f"it could not be started: {os.strerror(-status)}"
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"it exited with status {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    what = signal.strsignal(-code)
+    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f"it was killed by {name} ({what}{hint})"
+
+
+# The keeper of this process
+
+_lock = threading.Lock()  # protects the keeper
+_keeper: tuple[int, socket.socket] | None = None  # its number, and where processes are asked for
+_children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
+_is_hooked = False
+
+
+def _ask_for_child(fds: list[int]) -> None:
+    """Have the keeper start a process that gets ``fds``, and our standard error; start the keeper, if need be."""
+    with _lock:
+        errors = [2] if _is_open(2) else []
+        for is_last in (False, True):
+            try:
+                socket.send_fds(_running_keeper(), [b"+"], fds + errors)
+                return
+            except OSError as error:
+                if is_last or error.errno not in (errno.EPIPE, errno.ECONNRESET):
+                    raise
+                _end_keeper()
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _running_keeper() -> socket.socket:
+    global _keeper, _is_hooked
+    if _keeper is None:
+        if not _is_hooked:
+            os.register_at_fork(after_in_child=_forget)
+            _is_hooked = True
+        _keeper = _start_keeper()
+    return _keeper[1]
+
+
+def _start_keeper() -> tuple[int, socket.socket]:
+    ours, theirs = socket.socketpair()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    try:
+        errors = 2 if _is_open(2) else nowhere
+        program = _START.format(path=sys.path)
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, *flags, "-P", "-c", program],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
+                (os.POSIX_SPAWN_DUP2, errors, 1),
+                (os.POSIX_SPAWN_DUP2, errors, 2),
+            ],
+            setpgroup=0,  # so that Ctrl-C at a terminal is none of its business
+            setsigmask=[],
+            setsigdef=[signal.SIGCHLD],
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        os.close(nowhere)
+    return pid, ours
+
+
+def end_keeper() -> None:
+    """End the keeper, and wait until it has gone; processes that were not let go are killed."""
+    with _lock:
+        _end_keeper()
+
+
+def _end_keeper() -> None:
+    global _keeper
+    if _keeper is None:
+        return
+    (pid, control), _keeper = _keeper, None
+    control.close()
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:  # somebody else has waited for it
+        pass
+
+
+def _forget() -> None:
+    """In a forked child: let go of what is the parent's, or the end of the parent would not be noticed."""
+    global _keeper, _lock
+    _lock = threading.Lock()
+    if _keeper is not None:
+        _keeper[1].close()
+        _keeper = None
+    for child in list(_children):
+        child.close()
+    _children.clear()

@@ -1,0 +1,137 @@
+"""Messages between a worker and its process: pickled, with large buffers beside them instead of in them.
+
+A frame is a number of parts, their sizes, and the parts: the pickle first, then the buffers that it refers to
+(PEP 574). So an array is read from where it lies into where it will lie, and is copied by nobody but the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import struct
+from typing import Any
+
+_COUNT = struct.Struct("<I")
+_ONE_PART = struct.Struct("<IQ")
+# A part up to this size is read together with its neighbours, a larger one by itself and straight to its place.
+SMALL_BYTES = 64 * 1024
+# What the kernel may hold on the way; it grants less where it is told to.
+KERNEL_BYTES = 1024 * 1024
+MAX_PARTS_AT_ONCE = 256  # in one system call
+
+
+class Wire:
+    """One end of a stream of messages. Each direction is one thread's at a time."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._buffer = bytearray(SMALL_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0  # of what was read and not used yet
+
+    def send(self, message: Any) -> None:
+        """Send ``message``, waiting until the other side has room for it.
+
+        Raises:
+            OSError: The other side is gone.
+        """
+        buffers: list[pickle.PickleBuffer] = []
+        data = pickle.dumps(message, 5, buffer_callback=buffers.append)
+        if not buffers and len(data) <= SMALL_BYTES:
+            self._line.sendall(_ONE_PART.pack(1, len(data)) + data)
+            return
+        parts = [memoryview(data), *[buffer.raw() for buffer in buffers]]
+        sizes = [part.nbytes for part in parts]
+        self._send_all([memoryview(struct.pack(f"<I{len(parts)}Q", len(parts), *sizes)), *parts])
+
+    def _send_all(self, parts: list[memoryview]) -> None:
+        parts = [part for part in parts if part.nbytes]
+        parts.reverse()  # the next one last, where it is cheap to take
+        while parts:
+            sent = self._line.sendmsg(parts[: -MAX_PARTS_AT_ONCE - 1 : -1])
+            while parts and sent >= parts[-1].nbytes:
+                sent -= parts.pop().nbytes
+            if sent:
+                parts[-1] = parts[-1][sent:]
+
+    def receive(self) -> Any:
+        """Wait for a message, and return it.
+
+        Raises:
+            EOFError: The other side has closed, or is gone.
+        """
+        try:
+            (count,) = _COUNT.unpack(self._take(_COUNT.size))
+            sizes = struct.unpack(f"<{count}Q", self._take(8 * count))
+            data, *buffers = [self._take_part(size, is_kept=bool(at)) for at, size in enumerate(sizes)]
+        except OSError as error:
+            raise EOFError(str(error)) from None
+        return pickle.loads(data, buffers=buffers)  # noqa: S301  # it comes from a process of our own
+
+    def _take_part(self, size: int, is_kept: bool) -> memoryview | bytearray:
+        """Return the next ``size`` bytes; in memory of their own if they are kept, or many."""
+        if not is_kept and size <= SMALL_BYTES:
+            return self._take(size)
+        part = bytearray(size)
+        there = min(size, self._end - self._start)
+        part[:there] = self._view[self._start : self._start + there]
+        self._start += there
+        rest = memoryview(part)[there:]
+        while rest:
+            rest = rest[self._read_into(rest) :]
+        return part
+
+    def _take(self, size: int) -> memoryview:
+        """Return the next ``size`` bytes, of which there may be as many as the buffer has; good until the next call."""
+        if size > SMALL_BYTES:
+            return memoryview(self._take_part(size, is_kept=True))
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._start + size > SMALL_BYTES:
+            there = self._end - self._start
+            self._view[:there] = bytes(self._view[self._start : self._end])
+            self._start, self._end = 0, there
+        while self._end - self._start < size:
+            self._end += self._read_into(self._view[self._end :])
+        begin = self._start
+        self._start += size
+        return self._view[begin : self._start]
+
+    def _read_into(self, view: memoryview) -> int:
+        count = self._line.recv_into(view)
+        if not count:
+            raise EOFError("the other side has closed")
+        return count
+
+    def close(self) -> None:
+        """Close this end."""
+        self._line.close()
+
+
+def open_line() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a line, on which messages go both ways."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
+    return ends
+
+
+def open_page() -> int:
+    """Return the descriptor of a file without a name, of the size of ``Page``."""
+    if hasattr(os, "memfd_create"):
+        page = os.memfd_create("treadle")
+    else:
+        import tempfile
+
+        with tempfile.TemporaryFile() as file:
+            page = os.dup(file.fileno())
+    os.truncate(page, PAGE_BYTES)
+    return page
+
+
+PAGE_BYTES = 24
+# What stands where in the memory that worker and process share, each a 64-bit number.
+BEGUN = 0  # calls of the present portion that have begun; the process writes it
+ENDED = 1  # of these, how many had ended when it last began to say so
+STOP = 2  # the portion that is to end early; the worker's side writes it
