@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from heapq import heappop, heappush
-from typing import Any, Generic, SupportsIndex, TypeVar
+from typing import Any, Generic, TypeVar
 
 from treadle._core.chunk import Chunk
 from treadle._core.describe import describe, describe_function
@@ -25,9 +25,6 @@ class Children(list[Node]):
         super().__init__(children)
         self.by_key = by_key(self, key)
 
-    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
-        return list, (list(self),)  # copied or pickled, it is a list like any other
-
 
 class Visit(Generic[Node]):
     """Makes one visit, all of it on the worker: a generator's waits and errors, and the key's, are the visit's."""
@@ -45,7 +42,7 @@ class Visit(Generic[Node]):
 class Frontier(Iterator[Any]):
     """Hands out each node once; of those that wait, the one nearest to the roots, or with ``depth_first`` the farthest.
 
-    All of it belongs to the feeder's thread, so it needs no lock; other threads only call ``note_found``. A visit is
+    All of it belongs to the feeder's thread, so it needs no lock; other threads only note what was found. A visit is
     open from when its node is handed out until what it found is brought in, and the frontier is at its end when no
     node waits, no visit is open and the roots have ended.
     """
@@ -55,7 +52,7 @@ class Frontier(Iterator[Any]):
         self._roots: Iterator[Any] | None = roots
         self._key = key
         self._max_depth = max_depth
-        self._sign = -1 if depth_first else 1
+        self._depth_first = depth_first
         self._seen: set[Hashable] = set()
         self._levels: dict[int, deque[Any]] = {}  # what waits, by rank: the depth, negative where the deepest is first
         self._ranks: list[int] = []  # a heap of the levels
@@ -64,29 +61,36 @@ class Frontier(Iterator[Any]):
         self._found: deque[tuple[int, list[Children[Any] | None]]] = deque()
 
     def note_found(self, chunk: Chunk) -> None:
-        """Take note of what the visits of ``chunk`` have returned so far. By any thread, for any chunk repeatedly.
+        """Take note of what the visits of ``chunk`` have returned. By any thread, for any chunk repeatedly.
 
         Only of answers that count: whether a call is made again, or was too late, must be settled.
         """
         self._found.append((chunk.start, chunk.results))
 
+    def note_found_so_far(self, chunks: list[Chunk]) -> None:
+        """As ``note_found``, for chunks that are still being worked on; nothing where the last news is not read yet."""
+        if not self._found:
+            for chunk in chunks:
+                self.note_found(chunk)
+
     def has_next(self) -> bool:
         """Bring in what was found, and tell whether ``next()`` has an answer: a node, or the end."""
-        self._bring_in()
+        if self._roots is None or self._depth_first:  # a root is a root, also where a visit finds it meanwhile
+            self._bring_in()
         if self._is_turn_of_roots() and not self._take_root():
             self.look_again()  # one at a time: there may be no end of roots that were seen already
             return False
-        return bool(self._levels) or not (self._roots or self._open)
+        return bool(self._levels or not (self._roots or self._open))
 
     def __next__(self) -> Any:
         if not self._levels:
             raise StopIteration
         rank = self._ranks[0]
         level = self._levels[rank]
-        node = level.popleft() if self._sign > 0 else level.pop()
+        node = level.pop() if self._depth_first else level.popleft()
         if not level:
             del self._levels[heappop(self._ranks)]
-        self._open[self._handed_out] = self._sign * rank
+        self._open[self._handed_out] = abs(rank)
         self._handed_out += 1
         return node
 
@@ -108,18 +112,16 @@ class Frontier(Iterator[Any]):
                 children.by_key = {}
 
     def _is_turn_of_roots(self) -> bool:
-        """Tell whether a root is due: breadth-first before any other node, depth-first when nothing else waits."""
-        if self._roots is None:
-            return False
-        return not (0 in self._levels if self._sign > 0 else self._levels)
+        """Tell whether a root is due: breadth-first before all that was found, depth-first when nothing else waits."""
+        return self._roots is not None and not self._levels
 
     def _take_root(self) -> bool:
-        """Take one root, and tell whether that was news: a node not seen before, or that there are no more."""
+        """Take one root, if there is another, and tell whether it was not seen before."""
         assert self._roots is not None
         root = next(self._roots, _NONE_LEFT)
         if root is _NONE_LEFT:
             self._roots = None
-            return True
+            return False
         return self._enter(by_key([root], self._key), 0)
 
     def _enter(self, nodes: dict[Hashable, Any], depth: int) -> bool:
@@ -128,12 +130,12 @@ class Frontier(Iterator[Any]):
         if not fresh:
             return False
         self._seen.update(nodes)
-        rank = self._sign * depth
+        rank = -depth if self._depth_first else depth
         level = self._levels.get(rank)
         if level is None:
             level = self._levels[rank] = deque()
             heappush(self._ranks, rank)
-        level.extend(fresh if self._sign > 0 else reversed(fresh))  # the last is handed out first
+        level.extend(reversed(fresh) if self._depth_first else fresh)  # so that the first is handed out first
         return True
 
 

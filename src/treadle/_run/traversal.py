@@ -65,9 +65,7 @@ class TraversalCourse(Course):
 
     def hurry(self) -> None:
         """Have the children enter also of visits that share a chunk with one that turned out slow."""
-        for chunk in self.crew.chunks_in_hand():
-            if chunk.trial is None:
-                self._frontier.note_found(chunk)
+        self._frontier.note_found_so_far([chunk for chunk in self.crew.chunks_in_hand() if chunk.trial is None])
         self.intake.wake()
         super().hurry()
 
@@ -136,8 +134,8 @@ def traverse(
 
     Args:
         visit: Called on worker threads; safe to call from several at once.
-        roots: Advanced by one thread, which is not the consumer's. Breadth-first, children wait until all of them
-            were taken; without an end, they need ``depth_first``. An exception of it is raised after the visits
+        roots: Advanced by one thread, which is not the consumer's. Breadth-first, children wait until all roots were
+            taken, so roots without an end need ``depth_first``. An exception of it is raised after the visits
             before it, and what these found is not visited.
         key: Returns what tells a node from others; the node itself unless given. Called on the worker, for each
             child, and for each root on the thread that takes it. What it raises for a child is a failure of the visit.
