@@ -18,6 +18,7 @@ from treadle._run.traversal import Traversal, traverse
 from treadle._show.dump import dump
 from treadle._sync.cancelling import on_cancel, shield, sleep
 from treadle._sync.channel import Channel, Producer
+from treadle._sync.guarded import Guarded, Held
 from treadle._sync.limiter import Limiter
 from treadle._sync.locks import Lock, RLock
 from treadle.errors import (
@@ -29,6 +30,7 @@ from treadle.errors import (
     Deadlock,
     GroupClosed,
     InvalidArgument,
+    NotHeld,
     NotPicklable,
     PeriodicStopped,
     PipelineClosed,
@@ -54,10 +56,13 @@ __all__ = [
     "Deadlock",
     "Flow",
     "GroupClosed",
+    "Guarded",
     "Hedge",
+    "Held",
     "InvalidArgument",
     "Limiter",
     "Lock",
+    "NotHeld",
     "NotPicklable",
     "Outcome",
     "Outcomes",

@@ -11,6 +11,7 @@
     ├── PoolClosed       (RuntimeError) a task was submitted to an executor after its shutdown
     ├── ChannelClosed                   a channel was used after its end, or in a forked child
     ├── PeriodicStopped                 the next run was waited for of what runs no more
+    ├── NotHeld          (RuntimeError) the handle of a guarded value was used outside of its block
     ├── CallTimedOut     (TimeoutError) the call took longer than ``call_timeout``
     ├── CallCancelled                   the call was running when its run ended
     ├── CallNotStarted                  the run ended before the call began
@@ -42,6 +43,7 @@ __all__ = [
     "InvalidArgument",
     "PeriodicStopped",
     "PipelineClosed",
+    "NotHeld",
     "NotPicklable",
     "PoolClosed",
     "ProcessDied",
@@ -181,6 +183,23 @@ class PeriodicStopped(TreadleError):
 
     def __str__(self) -> str:
         return f"periodic {self.name!r} {self.reason}, and does not run again; call treadle.every() for another"
+
+
+class NotHeld(TreadleError, RuntimeError):
+    """The handle of a ``Guarded`` was used where its lock is not held: after its block, or in another thread.
+
+    Args:
+        lock: The lock that guards the value.
+        where: Where the handle was used.
+    """
+
+    def __init__(self, lock: str, where: str) -> None:
+        super().__init__(lock, where)
+        self.lock = lock
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"a handle was used {self.where}, without the {self.lock}; enter the Guarded again for another handle"
 
 
 class CallTimedOut(TreadleError, TimeoutError):

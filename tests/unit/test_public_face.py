@@ -30,6 +30,7 @@ def all_errors() -> list[BaseException]:
         errors.CallTimedOut("fetch", 3, 1.5),
         errors.Cancelled("it was cancelled"),
         errors.ChannelClosed("orders", "was closed"),
+        errors.NotHeld("Lock made at here", "after its block"),
         errors.CallCancelled("fetch", 3),
         errors.CallNotStarted("fetch", 3),
         errors.Deadlock("two threads wait for each other", ("one", "two")),
