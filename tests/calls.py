@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+from pathlib import Path
 
 import treadle
 
@@ -35,3 +38,31 @@ class Nap:
         """Wait until ``count`` calls more have begun."""
         for _ in range(count):
             assert self._begun.acquire(timeout=PATIENCE_SECONDS), "the nap never began"
+
+
+class FileGate:
+    """Holds calls until it is opened, in whatever process they are made: what they share is a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def hold(self, item: object = None) -> object:
+        """Announce the arrival, wait until the gate is open, and return ``item``."""
+        (self._folder / f"arrived-{os.getpid()}-{threading.get_ident()}-{time.perf_counter_ns()}").touch()
+        deadline = time.monotonic() + 6 * PATIENCE_SECONDS
+        while not (self._folder / "open").exists():
+            assert time.monotonic() < deadline, "the gate was never opened"
+            time.sleep(0.001)
+        return item
+
+    def wait_for_arrivals(self, count: int = 1) -> list[int]:
+        """Wait until ``count`` calls have arrived, and return the numbers of their processes."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while len(arrived := sorted(self._folder.glob("arrived-*"))) < count:
+            assert time.monotonic() < deadline, "nobody arrived at the gate"
+            time.sleep(0.001)
+        return [int(path.name.split("-")[1]) for path in arrived]
+
+    def open(self) -> None:
+        """Let everybody through, now and later."""
+        (self._folder / "open").touch()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.calls import FileGate
 from treadle._core.chunk import Chunk
 from treadle._engines.engine import CallPlan, Engine
+from treadle.errors import Cancelled
 
 _colour: ContextVar[str] = ContextVar("_colour", default="white")
 
@@ -35,30 +38,55 @@ def fail_on_odd(number: int) -> int:
 
 
 class Resource:
-    """A resource that keeps a diary."""
+    """A resource that keeps a diary: in a file, as it may be opened in another process."""
 
-    def __init__(self) -> None:
-        self.diary: list[str] = ["made"]
+    def __init__(self, diary: Path) -> None:
+        self._diary = diary
+        self.note("made")
+
+    def note(self, what: str) -> None:
+        with self._diary.open("a") as file:
+            file.write(f"{what}\n")
 
     def close(self) -> None:
-        self.diary.append("closed")
+        self.note("closed")
 
 
 class ManagedResource(Resource):
     """A resource that is a context manager; what it yields is what the calls get."""
 
     def __enter__(self) -> str:
-        self.diary.append("entered")
+        self.note("entered")
         return "connection"
 
     def __exit__(self, *_: object) -> None:
-        self.diary.append("exited")
+        self.note("exited")
+
+
+def look_and_set(item: int) -> str:
+    """Return the colour as it is found, after having painted it; raise it for item 2."""
+    found = _colour.get()
+    _colour.set(f"set by {item}")
+    if item == 2:
+        raise ValueError(found)
+    return found
 
 
 class EngineContract:
-    """Inherit, and say how the engine is made."""
+    """Inherit, and say how the engine is made.
+
+    Nothing here counts on memory that test and calls share: what they have in common is in files.
+    """
 
     carries_context = True
+
+    @pytest.fixture
+    def diary(self, tmp_path: Path) -> Path:
+        return tmp_path / "diary"
+
+    @pytest.fixture
+    def file_gate(self, tmp_path: Path) -> FileGate:
+        return FileGate(tmp_path)
 
     def make_engine(self, plan: CallPlan) -> Engine:
         raise NotImplementedError
@@ -123,43 +151,61 @@ class EngineContract:
         engine.close()
 
     def test_the_initializer_runs_once_before_the_first_call(self) -> None:
-        seen: list[Any] = []
+        seen: list[Any] = []  # theirs, wherever they are: one list for both
 
-        engine = self.open_engine(seen.append, initializer=seen.append, initargs=("hello",))
-        engine.make_calls(make_chunk([1, 2]))
-        engine.make_calls(make_chunk([3]))
+        def look(item: int) -> list[Any]:
+            seen.append(item)
+            return seen[:]
 
-        assert seen == ["hello", 1, 2, 3]
+        engine = self.open_engine(look, initializer=seen.append, initargs=("hello",))
+        first, second = make_chunk([1, 2]), make_chunk([3])
+        engine.make_calls(first)
+        engine.make_calls(second)
+
+        assert first.results == [["hello", 1], ["hello", 1, 2]]
+        assert second.results == [["hello", 1, 2, 3]]
         engine.close()
 
-    def test_a_resource_is_the_last_argument_and_closed_in_the_end(self) -> None:
-        resource = Resource()
-        engine = self.open_engine(lambda item, got: (item, got is resource), resource=lambda: resource)
+    def test_a_resource_is_the_last_argument_and_closed_in_the_end(self, diary: Path) -> None:
+        engine = self.open_engine(lambda item, got: (item, type(got).__name__), resource=lambda: Resource(diary))
         chunk = make_chunk([1])
 
         engine.make_calls(chunk)
+        assert diary.read_text().split() == ["made"]
         engine.close()
 
-        assert chunk.results == [(1, True)]
-        assert resource.diary == ["made", "closed"]
+        assert chunk.results == [(1, "Resource")]
+        assert diary.read_text().split() == ["made", "closed"]
 
-    def test_a_context_manager_is_entered_and_exited_instead(self) -> None:
-        resource = ManagedResource()
-        engine = self.open_engine(lambda a, b, got: (a, b, got), resource=lambda: resource, spread=True)
+    def test_a_context_manager_is_entered_and_exited_instead(self, diary: Path) -> None:
+        engine = self.open_engine(lambda a, b, got: (a, b, got), resource=lambda: ManagedResource(diary), spread=True)
         chunk = make_chunk([(1, 2)])
 
         engine.make_calls(chunk)
         engine.close()
 
         assert chunk.results == [(1, 2, "connection")]
-        assert resource.diary == ["made", "entered", "exited"]
+        assert diary.read_text().split() == ["made", "entered", "exited"]
 
     def test_what_opening_raises_is_raised(self) -> None:
         def refuse() -> None:
             raise ConnectionError("no")
 
-        with pytest.raises(ConnectionError):
-            self.open_engine(double, resource=refuse)
+        engine = self.make_engine(CallPlan(double, copy_context(), resource=refuse))
+
+        with pytest.raises(ConnectionError, match="no"):
+            engine.open()
+        engine.close()
+
+    def test_what_closing_raises_is_raised(self) -> None:
+        class Stubborn:
+            def close(self) -> None:
+                raise ConnectionError("no")
+
+        engine = self.open_engine(lambda item, _: item, resource=Stubborn)
+
+        with pytest.raises(ConnectionError, match="no"):
+            engine.close()
 
     def test_calls_see_the_submitters_context(self) -> None:
         if not self.carries_context:
@@ -175,17 +221,7 @@ class EngineContract:
 
     @pytest.mark.parametrize("submitter_set_it", [False, True])
     def test_what_a_call_sets_reaches_no_other_call(self, submitter_set_it: bool) -> None:
-        if not self.carries_context:
-            pytest.skip("a ContextVar does not pickle")
-        before = "blue" if submitter_set_it else "white"
-
-        def look_and_set(item: int) -> str:
-            found = _colour.get()
-            _colour.set(f"set by {item}")
-            if item == 2:
-                raise ValueError(found)
-            return found
-
+        before = "blue" if submitter_set_it and self.carries_context else "white"
         token = _colour.set("blue") if submitter_set_it else None
         engine, chunk = self.open_engine(look_and_set), make_chunk([1, 2, 3])
         if token is not None:
@@ -199,36 +235,52 @@ class EngineContract:
         assert _colour.get() == "white"
         engine.close()
 
-    def test_a_thief_may_take_from_the_other_end_meanwhile(self) -> None:
+    def test_a_thief_may_take_from_the_other_end_meanwhile(self, file_gate: FileGate) -> None:
         """The owner is held in its first call; what the thief took, the owner must not call."""
-        engine, chunk = None, make_chunk([0, 1, 2, 3])
-        stolen: list[Chunk | None] = []
+        engine, chunk = self.open_engine(file_gate.hold), make_chunk([0, 1, 2, 3])
+        owner = threading.Thread(target=engine.make_calls, args=(chunk,))
+        owner.start()
+        file_gate.wait_for_arrivals()
 
-        def call(item: int) -> int:
-            if item == 0:
-                stolen.append(chunk.split(2))
-            return item
-
-        engine = self.open_engine(call)
-        engine.make_calls(chunk)
+        stolen = chunk.split(2)
+        file_gate.open()
+        owner.join()
 
         assert chunk.results == [0, 1]
         assert chunk.items == [0, 1]
-        assert stolen[0] is not None
-        assert (stolen[0].start, stolen[0].items, stolen[0].todo) == (2, [2, 3], [3, 2])
+        assert stolen is not None
+        assert (stolen.start, stolen.items, stolen.todo) == (2, [2, 3], [3, 2])
         engine.close()
 
-    def test_clearing_what_is_to_do_ends_the_chunk_after_the_call_being_made(self) -> None:
-        chunk = make_chunk([0, 1, 2])
+    def test_clearing_what_is_to_do_ends_the_chunk_after_the_call_being_made(self, file_gate: FileGate) -> None:
+        engine, chunk = self.open_engine(file_gate.hold), make_chunk([0, 1, 2])
+        owner = threading.Thread(target=engine.make_calls, args=(chunk,))
+        owner.start()
+        file_gate.wait_for_arrivals()
 
-        def call(item: int) -> int:
-            chunk.todo.clear()
-            return item
-
-        engine = self.open_engine(call)
-        engine.make_calls(chunk)
+        chunk.todo.clear()
+        file_gate.open()
+        owner.join()
 
         assert chunk.results == [0]
+        engine.close()
+
+    def test_what_can_be_killed_comes_back_at_once_and_goes_on(self, file_gate: FileGate) -> None:
+        engine, chunk = self.open_engine(file_gate.hold), make_chunk(["stuck"])
+        owner = threading.Thread(target=engine.make_calls, args=(chunk,))
+        owner.start()
+        file_gate.wait_for_arrivals()
+
+        chunk.mark_cancelled()
+        was_killed = engine.kill()
+        if not was_killed:
+            file_gate.open()
+        owner.join()
+        file_gate.open()
+        engine.make_calls(after := make_chunk(["after"]))
+
+        assert after.results == ["after"]
+        assert isinstance((chunk.failures or {}).get(0), Cancelled) == was_killed
         engine.close()
 
     def test_each_call_is_timed_where_that_was_asked_for(self) -> None:

@@ -40,15 +40,15 @@ class ProcessEngine:
     """Makes calls in a process of its own, started when it opens, and anew when it has died.
 
     Args:
-        plan: How calls are made, wrapped by ``wrap_plan``.
-        has_resource: There is something to be closed in the process in the end, which is waited for.
-        max_tasks_per_child: Calls after which the process is replaced by a fresh one.
+        plan: How calls are made.
+        parcel: The same, by ``wrap_plan``: it is made once for all.
     """
 
-    def __init__(self, plan: Parcel, has_resource: bool, max_tasks_per_child: int | None = None) -> None:
-        self._plan = plan
-        self._has_resource = has_resource
-        self._most_calls = max_tasks_per_child
+    def __init__(self, plan: CallPlan, parcel: Parcel) -> None:
+        self._plan = parcel
+        self._has_resource = plan.resource is not None  # to be closed in the process in the end, which is waited for
+        self._most_calls = plan.max_tasks_per_child
+        self._item = "the call" if plan.brings_context else "the argument"  # in messages
         self._calls_left = 0  # until the process is replaced
         self._child: ChildProcess | None = None
         self._kills = 0
@@ -83,7 +83,7 @@ class ProcessEngine:
 
     def _make_portion(self, chunk: Chunk, results: list[Any]) -> None:
         portion = self._take(chunk)
-        packed, are_parcels, refused = pack(portion, "the argument")
+        packed, are_parcels, refused = pack(portion, self._item)
         if refused:
             first = min(refused)
             if first == 0:

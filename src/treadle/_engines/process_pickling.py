@@ -226,10 +226,25 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, FunctionType):
         yield from _parts_of_function(value)
     elif not isinstance(value, type | ModuleType):
-        state = getattr(value, "__dict__", None) or {}
-        slots = getattr(type(value), "__slots__", ())
-        yield from ((f".{name}", part) for name, part in list(state.items()))
-        yield from ((f".{name}", getattr(value, name)) for name in _as_names(slots) if hasattr(value, name))
+        yield from _parts_of_object(value)
+
+
+def _parts_of_object(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what pickle would take of ``value``, under the names it has there."""
+    try:
+        reduced = value.__reduce_ex__(PROTOCOL)
+    except Exception:
+        reduced = ()
+    _, arguments, state, *_ = (*reduced, None, None, None) if isinstance(reduced, tuple) else (None, None, None)
+    slots = state[1] if isinstance(state, tuple) and len(state) == 2 else None
+    named: dict[str, Any] = {}
+    for names in (getattr(value, "__dict__", None), state[0] if slots else state, slots):
+        named |= names if isinstance(names, dict) else {}
+    named |= {name: getattr(value, name, None) for name in _as_names(getattr(type(value), "__slots__", ()))}
+    for part in arguments or ():
+        yield next((f".{name}" for name, known in named.items() if known is part), ", a part of it"), part
+    if isinstance(state, dict | tuple):
+        yield from ((f".{name}", part) for name, part in named.items())
 
 
 def _parts_of_function(fn: FunctionType) -> Iterator[tuple[str, Any]]:

@@ -65,5 +65,5 @@ def choose_engine(engine: EngineName, plan: CallPlan) -> EngineChoice:
         return EngineChoice(engine, lambda: InlineEngine(plan), ON_THREADS)
     from treadle._engines.process import ProcessEngine, wrap_plan  # not for whoever has only threads
 
-    parcel, has_resource, most_calls = wrap_plan(plan), plan.resource is not None, plan.max_tasks_per_child
-    return EngineChoice(engine, lambda: ProcessEngine(parcel, has_resource, most_calls), IN_PROCESSES)
+    parcel = wrap_plan(plan)
+    return EngineChoice(engine, lambda: ProcessEngine(plan, parcel), IN_PROCESSES)

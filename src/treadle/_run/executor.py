@@ -12,8 +12,9 @@ from treadle._core.describe import describe
 from treadle._core.hedge import Hedge
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
-from treadle._core.settings import DEFAULT_GRACE_SECONDS, DEFAULT_MAX_WORKERS, check_callable, check_count
+from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineName, check_callable, check_count
 from treadle._crew.policy import Policy
+from treadle._run.choosing import check_engine, default_workers
 from treadle._run.task import Task
 from treadle._run.task_book import TaskBook
 from treadle._sync.aside import run_aside
@@ -41,7 +42,7 @@ class PoolExecutor(Executor):
     has, and ends.
 
     Args:
-        max_workers: Threads at most, 32 unless given.
+        max_workers: Workers at most, 32 unless given, or with processes as many as there are usable cores.
         thread_name_prefix: Of the names of its threads.
         initializer: Called by each thread before its first call, with ``initargs``. If it fails, the executor
             is broken: ``BrokenThreadPool`` for all that has not begun. What it sets in context variables calls
@@ -54,9 +55,12 @@ class PoolExecutor(Executor):
         grace: Seconds that a call has to end after its ``call_timeout``.
         max_abandoned: Calls left behind and still stuck at most, before the executor breaks; by default
             ``max_workers``.
+        engine: ``"threads"`` or ``"processes"``; see ``map``. Function and arguments of each task then go to a process.
+        max_tasks_per_child: Calls after which a process is replaced by a fresh one.
 
     Raises:
         InvalidArgument: An option is outside its bounds.
+        NotPicklable: The initializer cannot be sent to a process.
         WrongType: An option is not what it must be.
 
     Example:
@@ -79,8 +83,11 @@ class PoolExecutor(Executor):
         hedge: Hedge | None = None,
         grace: float = DEFAULT_GRACE_SECONDS,
         max_abandoned: int | None = None,
+        engine: EngineName = "threads",
+        max_tasks_per_child: int | None = None,
     ) -> None:
-        workers = DEFAULT_MAX_WORKERS if max_workers is None else max_workers
+        check_engine(engine, max_tasks_per_child)
+        workers = default_workers(engine) if max_workers is None else max_workers
         check_count("max_workers", workers, least=1)
         if not isinstance(thread_name_prefix, str):
             raise WrongType("thread_name_prefix", describe(thread_name_prefix), "a string")
@@ -91,7 +98,7 @@ class PoolExecutor(Executor):
         self._book = TaskBook(
             *("executor", name, workers, Policy(call_timeout, retry, limiter, hedge, grace, stuck), PoolClosed),
             *(initializer, tuple(initargs), IDLE_SECONDS),
-            f"{thread_name_prefix}_" if thread_name_prefix else None,
+            *(f"{thread_name_prefix}_" if thread_name_prefix else None, engine, max_tasks_per_child),
         )
         self._book.goodbye = self._book.finish
         self._max_workers = workers  # by this name, as dask asks the standard library's executor for it

@@ -43,6 +43,9 @@ class Call:
         self.context: Context = copy_context()
         self.places = here.places
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Call, (self.fn, self.args, self.kwargs)  # to a process neither context nor places go along
+
     def __repr__(self) -> str:
         given = [describe(arg) for arg in self.args] + [f"{key}={describe(arg)}" for key, arg in self.kwargs.items()]
         return f"{describe_function(self.fn)}({', '.join(given)})"

@@ -20,7 +20,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.describe import describe_function
 from treadle._core.outcome import Stats
 from treadle._core.register import WorkerState
-from treadle._core.settings import check_callable
+from treadle._core.settings import EngineName, check_callable
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
 from treadle._crew.onlook import in_hand, states_of
@@ -29,7 +29,7 @@ from treadle._crew.room import making_room
 from treadle._crew.stragglers import Stragglers
 from treadle._crew.worker import Worker
 from treadle._engines.engine import CallPlan
-from treadle._engines.inline import InlineEngine
+from treadle._run.choosing import choose_engine
 from treadle._run.reporter import Reporter
 from treadle._run.task import Call, Task, TaskChunk, make_call
 from treadle._sync.parker import Parker
@@ -63,6 +63,7 @@ class TaskBook:
         policy: What its calls are held to.
         refuse: Returns the error for a submission after ``close``, given the reason.
         plan: The initializer, where there is one.
+        engine: How calls are made; it may have its say on ``plan``.
         idle_seconds: After which workers leave.
         prefix: Of the names of the threads.
     """
@@ -78,13 +79,22 @@ class TaskBook:
         initargs: tuple[Any, ...] = (),
         idle_seconds: float = float("inf"),
         prefix: str | None = None,
+        engine: EngineName = "threads",
+        max_tasks_per_child: int | None = None,
     ) -> None:
         self.kind = kind
         self.name = name
         self.policy = policy
-        plan = CallPlan(make_call, copy_context(), brings_context=True, initializer=initializer, initargs=initargs)
+        plan = CallPlan(
+            *(make_call, copy_context()),
+            initializer=initializer,
+            initargs=initargs,
+            brings_context=True,
+            max_tasks_per_child=max_tasks_per_child,
+        )
+        choice = choose_engine(engine, plan)
         self.crew = Crew(
-            *(name, max_workers, lambda: InlineEngine(plan), TaskSizer(max_workers, 1, None), self, policy),
+            *(name, max_workers, choice.make_engine, TaskSizer(max_workers, 1, None, choice.pace), self, policy),
             idle_seconds=idle_seconds,
             prefix=prefix,
         )
@@ -420,6 +430,7 @@ class TaskBook:
     def abandon(self) -> None:
         """Leave behind the calls that still run: their tasks are cancelled, their threads go on by themselves."""
         self.cancel_all()
+        self.crew.end_by_force()
         with self.crew.lock:
             left = self.crew.abandon()
             calls = [call for worker, chunk in left if (call := in_hand(worker, chunk))]

@@ -14,12 +14,13 @@ from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
 from treadle._core.settings import (
     DEFAULT_GRACE_SECONDS,
-    DEFAULT_MAX_WORKERS,
+    EngineName,
     check_callable,
     check_count,
     check_seconds,
 )
 from treadle._crew.policy import Policy
+from treadle._run.choosing import check_engine, default_workers
 from treadle._run.task import Task
 from treadle._run.task_book import NOT_BEGUN, TaskBook
 from treadle._sync import timekeeper
@@ -48,7 +49,8 @@ class TaskGroup:
     Groups nest: a group that is opened in a task, or in the block of another, is cancelled with it.
 
     Args:
-        max_workers: Calls at once; 32 unless given. Tasks beyond wait.
+        max_workers: Calls at once; 32 unless given, or with processes as many as there are usable cores. Tasks beyond
+            wait.
         timeout: Seconds for the whole block; then the rest is cancelled and the built-in ``TimeoutError``
             raised, within the ``ExceptionGroup`` if there were failures.
         name: For logs, threads and errors.
@@ -61,6 +63,7 @@ class TaskGroup:
         limiter: The gate that every call passes.
         hedge: When a slow call is started a second time.
         max_abandoned: Calls left behind and still stuck at most, before the group breaks.
+        engine: ``"threads"`` or ``"processes"``; see ``map``. Function and arguments of each task then go to a process.
 
     Raises:
         InvalidArgument: An option is outside its bounds.
@@ -88,8 +91,10 @@ class TaskGroup:
         limiter: Limiter | None = None,
         hedge: Hedge | None = None,
         max_abandoned: int | None = None,
+        engine: EngineName = "threads",
     ) -> None:
-        workers = DEFAULT_MAX_WORKERS if max_workers is None else max_workers
+        check_engine(engine, None)
+        workers = default_workers(engine) if max_workers is None else max_workers
         check_count("max_workers", workers, least=1)
         if timeout is not None:
             check_seconds("timeout", timeout)
@@ -102,7 +107,7 @@ class TaskGroup:
             DEFAULT_GRACE_SECONDS if grace is None else grace,
             workers if max_abandoned is None else max_abandoned,
         )
-        self._book = TaskBook("group", "group" if name is None else name, workers, policy, GroupClosed)
+        self._book = TaskBook("group", "group" if name is None else name, workers, policy, GroupClosed, engine=engine)
         self._book.closed = NOT_BEGUN
         self._book.on_failure = self._note_failure
         self._book.goodbye = self._say_goodbye
