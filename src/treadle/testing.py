@@ -1,6 +1,7 @@
-"""Tools for testing threaded code: force an order, turn the clock, and prove that nothing is left behind.
+"""Tools for testing threaded code: force or explore its order, turn the clock, prove that nothing is left behind.
 
-Races are forced and time is turned by hand; neither is slept for. Nothing here is needed to use Treadle.
+Races are forced or searched for, and time is turned by hand; neither is slept for. Nothing here is needed to use
+Treadle.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from treadle._core import clock
 from treadle._core.clock import Clock as _Clock
 from treadle._core.clock import Permit as _Permit
 from treadle._core.stacks import read_stacks as _read_stacks
+from treadle._explore.explore import Standstill, explore
 from treadle.errors import InvalidArgument as _InvalidArgument
 
-__all__ = ["ManualClock", "Turnstile", "assert_no_leaked_threads"]
+__all__ = ["ManualClock", "Standstill", "Turnstile", "assert_no_leaked_threads", "explore"]
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.001

@@ -1,0 +1,234 @@
+"""What explored threads get in place of locks, threads and time, so that the scheduler knows who can go on."""
+
+from __future__ import annotations
+
+import _thread
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from treadle._core import clock
+from treadle._core.clock import Permit
+from treadle._explore.scheduler import Agent, Scheduler
+from treadle._explore.steps import Explored
+
+_in_use: Scheduler | None = None
+
+
+def use(scheduler: Scheduler | None) -> None:
+    """Let explored threads go by ``scheduler`` from now on."""
+    global _in_use
+    _in_use = scheduler
+
+
+def _scheduler() -> Scheduler | None:
+    """Return the scheduler of the calling thread; None: it is not explored, or in the middle of being started."""
+    scheduler = _in_use
+    return scheduler if scheduler is not None and scheduler.is_here() and not scheduler.is_starting else None
+
+
+class Lock:
+    """A lock whose waits the scheduler knows of. Like ``threading.Lock``, whoever has it releases it."""
+
+    def __init__(self) -> None:
+        self._is_locked = False
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it; False: it was taken, and did not become free in time."""
+        _check_timeout(blocking, timeout)
+        scheduler = _scheduler()
+        if scheduler is None:
+            if self._is_locked and blocking:
+                raise RuntimeError("a lock that an exploration left locked cannot be waited for outside of it")
+            is_taken, self._is_locked = not self._is_locked, True
+            return is_taken
+        if not scheduler.is_over:
+            scheduler.step()
+        deadline = None if timeout in (-1, threading.TIMEOUT_MAX) else scheduler.now() + timeout
+        while self._is_locked:
+            if not blocking:
+                return False
+            if not scheduler.wait(self, None if deadline is None else deadline - scheduler.now()):
+                return False
+        self._is_locked = True
+        return True
+
+    def release(self) -> None:
+        """Free it."""
+        scheduler = _scheduler()
+        if scheduler is not None and not scheduler.is_over:
+            scheduler.step()
+        if not self._is_locked:
+            raise RuntimeError("release unlocked lock")
+        self._is_locked = False
+        if scheduler is not None:
+            scheduler.note_changed(self)
+
+    def locked(self) -> bool:
+        """Tell whether somebody has it."""
+        if (scheduler := _scheduler()) is not None and not scheduler.is_over:
+            scheduler.step()
+        return self._is_locked
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _at_fork_reinit(self) -> None:
+        self._is_locked = False
+
+
+def _check_timeout(blocking: bool, timeout: float) -> None:
+    if timeout != -1 and not blocking:
+        raise ValueError("can't specify a timeout for a non-blocking call")
+    if timeout < 0 and timeout != -1:
+        raise ValueError("timeout value must be a non-negative number")
+    if timeout > threading.TIMEOUT_MAX:
+        raise OverflowError("timeout value is too large")
+
+
+class _ExploredClock:
+    """Treadle's clock, as explored threads see it."""
+
+    def now(self) -> float:
+        """Return the time of the exploration; the machine's for others."""
+        return time.monotonic()
+
+    def wait(self, permit: Permit, seconds: float) -> bool:
+        """Wait until ``permit`` is released or ``seconds`` have passed; tell which it was."""
+        return permit.acquire(timeout=seconds)
+
+
+def _sleep(seconds: float) -> None:
+    scheduler = _scheduler()
+    if scheduler is None:
+        _REAL_SLEEP(seconds)
+    elif seconds > 0:
+        scheduler.wait(object(), seconds)
+    else:
+        scheduler.step()
+        scheduler.stand_back()
+
+
+def _start(thread: threading.Thread) -> None:
+    scheduler = _scheduler()
+    if scheduler is None:
+        _REAL_START(thread)
+        return
+    if thread.ident is not None:
+        raise RuntimeError("threads can only be started once")
+    scheduler.step()
+    agent, run = scheduler.add(thread.name, thread.daemon), thread.run
+    agent.thread = thread
+    thread.run = lambda: scheduler.run(agent, run)  # type: ignore[method-assign]
+    scheduler.is_starting = True
+    try:
+        thread._started = threading.Event()  # type: ignore[attr-defined]  # a real one: its thread is none of ours yet
+        _REAL_START(thread)
+    finally:
+        scheduler.is_starting = False
+    scheduler.note_started()
+
+
+def _agent_of(thread: threading.Thread) -> Agent | None:
+    scheduler = _in_use
+    if scheduler is None:
+        return None
+    return next((agent for agent in scheduler.agents if agent.thread is thread), None)
+
+
+def _join(thread: threading.Thread, timeout: float | None = None) -> None:
+    scheduler, agent = _scheduler(), _agent_of(thread)
+    if scheduler is None or agent is None or thread is threading.current_thread():
+        _REAL_JOIN(thread, timeout)
+        return
+    scheduler.step()
+    if not agent.is_done:
+        scheduler.wait(agent, None if timeout is None else max(0.0, timeout))
+
+
+def _is_alive(thread: threading.Thread) -> bool:
+    scheduler, agent = _scheduler(), _agent_of(thread)
+    if scheduler is None or agent is None:
+        return _REAL_IS_ALIVE(thread)
+    scheduler.step()
+    return not agent.is_done
+
+
+def _explored_or(explored: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
+    def choose(*args: Any, **kwargs: Any) -> Any:
+        return (real if _scheduler() is None else explored)(*args, **kwargs)
+
+    return choose
+
+
+def _now() -> float:
+    scheduler = _scheduler()
+    assert scheduler is not None
+    return _EPOCH_SECONDS + scheduler.now()
+
+
+_EPOCH_SECONDS = 1e6
+_REAL_SLEEP = time.sleep
+_REAL_START = threading.Thread.start
+_REAL_JOIN = threading.Thread.join
+_REAL_IS_ALIVE = threading.Thread.is_alive
+_STAND_INS: dict[Any, Callable[..., Any]] = {
+    threading.Lock: _explored_or(Lock, threading.Lock),
+    _thread.allocate_lock: _explored_or(Lock, _thread.allocate_lock),
+    threading.RLock: _explored_or(threading._PyRLock, threading.RLock),  # type: ignore[attr-defined]
+    _thread.RLock: _explored_or(threading._PyRLock, _thread.RLock),  # type: ignore[attr-defined]
+    queue.SimpleQueue: _explored_or(queue._PySimpleQueue, queue.SimpleQueue),  # type: ignore[attr-defined]
+    time.sleep: _sleep,
+    **{real: _explored_or(_now, real) for real in (time.monotonic, time.perf_counter, time.time)},
+}
+_METHODS = {"start": _start, "join": _join, "is_alive": _is_alive}
+
+
+@contextmanager
+def installed(explored: Explored) -> Iterator[None]:
+    """Put them where explored code looks: into the modules they come from, and where it has imported their names."""
+    undo: list[tuple[Any, str, Any]] = []
+
+    def put(place: Any, name: str, thing: Any) -> None:
+        undo.append((place, name, getattr(place, name)))
+        setattr(place, name, thing)
+
+    homes = [threading, _thread, queue, time]
+    modules = [
+        module for module in list(sys.modules.values()) if module not in homes and _is_explored(module, explored)
+    ]
+    clock_before = clock.use(_ExploredClock())
+    try:
+        for module in [*homes, *modules]:
+            for name, thing in list(vars(module).items()):
+                if name != "LockType" and _is_replaced(thing):
+                    put(module, name, _STAND_INS[thing])
+        for name, method in _METHODS.items():
+            put(threading.Thread, name, method)
+        yield
+    finally:
+        clock.use(clock_before)
+        for place, name, thing in reversed(undo):
+            setattr(place, name, thing)
+
+
+def _is_replaced(thing: Any) -> bool:
+    try:
+        return thing in _STAND_INS
+    except TypeError:  # it has no hash
+        return False
+
+
+def _is_explored(module: Any, explored: Explored) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and explored.is_explored(getattr(module, "__name__", ""), file)
