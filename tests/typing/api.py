@@ -32,6 +32,18 @@ def write(line: str, file: StringIO) -> int:
     return file.write(line)
 
 
+def children(node: str) -> Iterator[str]:
+    yield node[1:]
+
+
+def children_or_none(node: str) -> list[str] | None:
+    return [node[1:]] if node else None
+
+
+def children_by(node: str, file: StringIO) -> list[str]:
+    return [file.read(), node]
+
+
 def a_run_knows_item_and_value() -> None:
     run = treadle.map(len, ["a", "bc"])
     assert_type(run, treadle.Run[str, int])
@@ -60,6 +72,26 @@ def an_outcome_knows_item_and_value() -> None:
     assert_type(run.rest(), Iterator[treadle.Outcome[str, int]])
     for left in run.rest():
         assert_type(left.result(), int)
+
+
+def a_traversal_knows_its_nodes() -> None:
+    traversal = treadle.traverse(
+        children, ["a"], key=str.lower, max_depth=3, depth_first=True, max_workers=4, timeout=5
+    )
+    assert_type(traversal, treadle.Traversal[str])
+    assert_type(next(traversal), str)
+    assert_type(list(traversal), list[str])
+    outcome = next(traversal.outcomes())
+    assert_type(outcome, treadle.Outcome[str, list[str]])
+    assert_type(outcome.result(), list[str])
+    assert_type(traversal.rest(), Iterator[treadle.Outcome[str, list[str]]])
+    with treadle.traverse(children_or_none, ["a"]) as entered:
+        assert_type(entered, treadle.Traversal[str])
+
+
+def a_traversal_may_have_a_resource() -> None:
+    assert_type(treadle.traverse(children_by, ["a"], resource=StringIO), treadle.Traversal[str])
+    assert_type(treadle.traverse(children_by, ["a"], resource=lambda: closing(StringIO())), treadle.Traversal[str])
 
 
 def an_item_of_two_iterables_is_a_pair() -> None:

@@ -78,6 +78,10 @@ def test_roots_that_are_the_same_are_visited_once() -> None:
     assert list(treadle.traverse(lambda _: (), ["a", "b", "a", "a", "c", "b"])) == ["a", "b", "c"]
 
 
+def test_roots_that_were_seen_are_passed_over_without_further_news() -> None:
+    assert list(treadle.traverse(lambda _: (), ["a"] * 1000 + ["b"])) == ["a", "b"]
+
+
 def test_a_root_that_was_found_before_is_not_visited_again() -> None:
     assert list(treadle.traverse({1: [2], 2: []}.get, [1, 2], depth_first=True)) == [1, 2]
 

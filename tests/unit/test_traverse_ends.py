@@ -58,6 +58,19 @@ def test_a_stalled_consumer_stops_the_visits(ordered: bool, depth_first: bool) -
             assert len(visits) <= number + 1 + 5
 
 
+def test_visits_go_on_while_the_consumer_does_something_else(gate: Gate) -> None:
+    """What was found is begun as soon as there is a worker for it, not when somebody asks for results."""
+
+    def visit(node: int) -> list[int]:
+        if node > 2:
+            gate.hold()
+        return numbers_below(7)(node)
+
+    with treadle.traverse(visit, [0], max_workers=4, chunksize=1):
+        gate.wait_for_arrivals(4)
+        gate.open()
+
+
 def test_one_worker_and_no_buffer_are_enough() -> None:
     """One node at a time: the feeder must not wait for what the consumer holds, nor the other way round."""
     assert list(treadle.traverse(numbers_below(500), [0], max_workers=1, buffersize=0)) == list(range(500))
@@ -125,6 +138,30 @@ def test_a_retried_visit_enters_its_children_once() -> None:
     assert sorted(traversal) == list(range(7))
     assert set(attempts.values()) == {2}
     assert traversal.stats.retried == 7
+
+
+def test_an_attempt_that_is_still_being_judged_is_not_found_so_far() -> None:
+    """A consumer looks for what hangs just when it is not known yet whether a visit is made again."""
+    attempts: Counter[str] = Counter()
+
+    def visit(node: str) -> list[str]:
+        attempts[node] += 1
+        if attempts[node] == 1:
+            raise OSError("busy")
+        return ["child"] if node == "root" else []
+
+    def is_wanted(error: BaseException) -> bool:
+        course.hurry()
+        wait_until(lambda: not course._frontier._found)
+        return True
+
+    retry = treadle.Retry(max_attempts=2, backoff=0, retry_on=is_wanted)
+    ready = Gate()
+    with treadle.traverse(visit, ["root"], retry=retry, initializer=ready.hold) as traversal:
+        course: Any = traversal._course
+        ready.open()
+
+        assert list(traversal) == ["root", "child"]
 
 
 def test_what_a_visit_returns_that_was_left_behind_does_not_enter(clock: ManualClock, gate: Gate) -> None:

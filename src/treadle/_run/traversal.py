@@ -144,8 +144,9 @@ def traverse(
         depth_first: Of the nodes that wait, begin with the deepest, and of these with the one found last.
         resource: As for ``map``.
         options: Those of ``treadle.map``, with the same meaning: ``max_workers``, ``ordered``, ``buffersize``,
-            ``chunksize``, ``call_timeout``, ``timeout``, ``retry``, ``limiter``, ``hedge``, ``initializer``,
-            ``initargs``, ``progress``, ``name``, ``grace``, ``max_abandoned``.
+            ``chunksize``, ``call_timeout``, ``timeout``, ``retry``, ``limiter``, ``hedge``, ``engine``,
+            ``max_tasks_per_child``, ``initializer``, ``initargs``, ``progress``, ``name``, ``grace``,
+            ``max_abandoned``.
 
     Raises:
         InvalidArgument: An option is outside its bounds.
