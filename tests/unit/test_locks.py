@@ -6,43 +6,18 @@ import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
 
 import treadle
 from tests.conftest import PATIENCE_SECONDS
-from tests.places import wait_until
+from tests.others import Other
 from treadle._sync import wait_graph
 
 AnyLock: TypeAlias = treadle.Lock | treadle.RLock
 KINDS = [treadle.Lock, treadle.RLock]
 each_kind = pytest.mark.parametrize("make", KINDS)
-
-
-class Other:
-    """A thread whose end a test waits for, and what became of it."""
-
-    def __init__(self, action: Callable[[], Any], name: str = "other") -> None:
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, args=(action,), name=name)
-        self.thread.start()
-
-    def _run(self, action: Callable[[], Any]) -> None:
-        try:
-            self.value = action()
-        except BaseException as error:
-            self.error = error
-
-    def join(self) -> Other:
-        self.thread.join(PATIENCE_SECONDS)
-        assert not self.thread.is_alive(), "it hangs"
-        return self
-
-    def wait_until_it_waits(self) -> None:
-        """Return once it stands in the wait graph, and is as good as blocked."""
-        wait_until(lambda: self.thread.ident in wait_graph._waits)
 
 
 @pytest.fixture(autouse=True)

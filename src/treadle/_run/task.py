@@ -15,8 +15,10 @@ from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, cut_our_frames, describe, describe_function
 from treadle._core.trial import Trial
 from treadle._crew.room import making_room, run_here
+from treadle._run.awaited import EndOfTask
 from treadle._sync import cancelling
 from treadle._sync.parker import Parker
+from treadle._sync.wait_graph import Wait
 from treadle.errors import Cancelled
 
 if TYPE_CHECKING:
@@ -170,6 +172,7 @@ class Task(Future[T]):
             TimeoutError: The call has not ended by then.
             concurrent.futures.CancelledError: The task was cancelled.
             Cancelled: What waits here was itself cancelled.
+            Deadlock: The call waits, without a timeout on either side, for what only this thread could bring.
         """
         self._wait(timeout)
         if self.cancelled():
@@ -260,6 +263,12 @@ class Task(Future[T]):
             trial.tell_history(error)
         annotate(error, f"task {chunk_number} of {self._book.kind} {self._book.name!r}: {describe(call)}")
 
+    def _describe(self) -> str:
+        """Return which task it is, and what it calls."""
+        chunk = self._chunk
+        call = f": {describe(chunk.items[0])}" if chunk is not None and chunk.items else ""
+        return f"task {self._number} of {self._book.kind} {self._book.name!r}{call}"
+
     def _wait(self, timeout: float | None) -> None:
         chunk = self._chunk
         if chunk is None or self.done():
@@ -275,8 +284,9 @@ class Task(Future[T]):
         self.add_done_callback(wake)
         deadline = None if timeout is None else clock.now() + timeout
         try:
-            with making_room(book.crew, self):
+            with making_room(book.crew, self), Wait(EndOfTask(self), parker, timeout) as wait:
                 while not self.done() and (deadline is None or deadline > clock.now()):
+                    wait.check()
                     try:
                         cancelling.wait(parker, None if deadline is None else deadline - clock.now())
                     except Cancelled:

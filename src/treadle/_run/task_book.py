@@ -29,10 +29,12 @@ from treadle._crew.room import making_room
 from treadle._crew.stragglers import Stragglers
 from treadle._crew.worker import Worker
 from treadle._engines.engine import CallPlan
+from treadle._run.awaited import EndOfAll
 from treadle._run.choosing import choose_engine
 from treadle._run.reporter import Reporter
 from treadle._run.task import Call, Task, TaskChunk, make_call
 from treadle._sync.parker import Parker
+from treadle._sync.wait_graph import Wait
 from treadle.errors import TooManyAbandoned, WrongType
 
 _logger = logging.getLogger("treadle")
@@ -108,6 +110,7 @@ class TaskBook:
         self._numbers = count()
         self._is_breakage_told = False
         self._closing: str | None = None  # what will close it when no task is left
+        self.has_timeout = False  # it is cancelled when its time is up
         self._is_forked = False
         self._done: dict[TaskChunk, None] = {}
         self._waiters: list[Parker] = []
@@ -379,7 +382,8 @@ class TaskBook:
     def join(self, interrupts: int, grace: float | None = None) -> BaseException | None:
         """Wait until every task has ended and every worker has left, and return what interrupted the wait.
 
-        The first interrupt asks the calls to end, the second leaves behind what still runs.
+        That may be a ``Deadlock``: tasks wait for what only this thread could bring. The first interrupt asks
+        the calls to end, the second leaves behind what still runs.
 
         Args:
             interrupts: How many there have been already.
@@ -414,7 +418,8 @@ class TaskBook:
             register.dismiss(self)
 
     def _wait_a_while(self, parker: Parker, reporter: Reporter, grace: float | None) -> None:
-        with making_room():
+        with making_room(), Wait(EndOfAll(self), parker, is_cancellable=False) as wait:
+            wait.check()
             parker.wait_watchfully(min(reporter.due_at(self.stopped_at), self._end_at(grace)) - clock.now())
         reporter.report_if_due(self.stopped_at)
 

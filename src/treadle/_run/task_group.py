@@ -114,6 +114,7 @@ class TaskGroup:
         self._on_error = on_error
         self._grace = grace
         self._timeout = timeout
+        self._book.has_timeout = timeout is not None
         self._timer: Timer | None = None
         self._scope = Scope()
         self._outer: Scope | None = None

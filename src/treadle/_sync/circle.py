@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from traceback import format_list
+from typing import TYPE_CHECKING
 
 from treadle._core.gil import is_gil_enabled
 from treadle._core.stacks import NOT_SHOWN, read_stacks, user_part
-from treadle._sync.wait_graph import Wait
 from treadle.errors import Deadlock
+
+if TYPE_CHECKING:
+    from treadle._sync.wait_graph import Wait
 
 MAX_FRAMES = 10
 
@@ -24,7 +27,7 @@ def told(circle: Sequence[Wait]) -> Deadlock:
     threads: list[str] = []
     for wait in circle:
         lines = [f"thread {name_of(wait.ident)!r}"]
-        lines += [f"  holds {thing}" for thing in _held(wait.ident, circle)]
+        lines += [f"  {what}" for what in _held(wait.ident, circle)]
         lines.append(f"  waits for {wait.awaited.describe()}")
         if wait.ident in stacks:
             frames = format_list(user_part(stacks[wait.ident])[-MAX_FRAMES:])
@@ -53,9 +56,9 @@ def name_of(ident: int) -> str:
 
 
 def _held(ident: int, circle: Sequence[Wait]) -> list[str]:
-    """Return what of the things waited for in ``circle`` a thread holds, or makes the call of."""
+    """Return what of the things waited for in ``circle`` a thread has to bring."""
     held: dict[str, None] = {}
     for wait in circle:
         if ident in wait.awaited.holders()[1]:
-            held[wait.awaited.describe()] = None
+            held[f"{wait.awaited.verb} {wait.awaited.describe()}"] = None
     return list(held)

@@ -7,12 +7,13 @@ import os
 import re
 import threading
 from types import TracebackType
+from typing import ClassVar
 
 from treadle._core import clock
 from treadle._core.describe import describe
 from treadle._core.stacks import place_of_caller
 from treadle._sync import cancelling
-from treadle._sync.circle import gone, taken_twice, told
+from treadle._sync.circle import gone, taken_twice
 from treadle._sync.parker import Parker
 from treadle._sync.wait_graph import GOES_ON, Needs, Wait, is_gone
 from treadle.errors import InvalidArgument, WrongType
@@ -46,6 +47,8 @@ class _OwnedLock:
     the lock: another may be faster, and will wake it again. It leaves the line when it has the lock, or gives up,
     and then wakes the next in its stead.
     """
+
+    verb: ClassVar[str] = "holds"
 
     __slots__ = ("__weakref__", "_line", "_made_at", "_name", "_raw", "_release", "_try")
 
@@ -154,17 +157,14 @@ class _OwnedLock:
                 self.release()
             raise
 
-    def _wait(self, seconds: float | None, is_cancellable: bool = True) -> bool:
+    def _wait(self, timeout: float | None, is_cancellable: bool = True) -> bool:
         """Wait for it, in line; tell whether it was had."""
         was_ours = self._is_owned()
         waiter = _Waiter()
         try:
             self._line.append(waiter)
             try:
-                if seconds is not None:
-                    return self._wait_until(clock.now() + seconds, waiter)
-                self._wait_for_ever(waiter, is_cancellable)
-                return True
+                return self._wait_in_line(waiter, timeout, is_cancellable)
             finally:
                 self._line.remove(waiter)
                 if not self._is_owned():
@@ -174,21 +174,20 @@ class _OwnedLock:
                 self.release()
             raise
 
-    def _wait_until(self, deadline: float, waiter: _Waiter) -> bool:
-        while not self._take():
-            if (left := deadline - clock.now()) <= 0:
-                return False
-            cancelling.wait(waiter, left)
-        return True
-
-    def _wait_for_ever(self, waiter: _Waiter, is_cancellable: bool) -> None:
+    def _wait_in_line(self, waiter: _Waiter, timeout: float | None, is_cancellable: bool) -> bool:
         wait_a_while = cancelling.wait if is_cancellable else Parker.wait_watchfully
-        with Wait(self, waiter) as wait:
+        deadline = None if timeout is None else clock.now() + timeout
+        with Wait(self, waiter, timeout, is_cancellable) as wait:
             while not self._take():
-                if circle := wait.find_circle():
-                    raise told(circle)
-                self._check_holder()
-                wait_a_while(waiter, None, LOOK_UP_SECONDS)
+                if deadline is None:
+                    wait.check()
+                    self._check_holder()
+                    wait_a_while(waiter, None, LOOK_UP_SECONDS)
+                elif (left := deadline - clock.now()) > 0:
+                    wait_a_while(waiter, left)
+                else:
+                    return False
+        return True
 
     def _check_holder(self) -> None:
         """Raise if the thread that holds it has ended."""
@@ -347,7 +346,7 @@ class Lock(_OwnedLock):
             self._release()
             self._wake_next()
 
-    def _wait(self, seconds: float | None, is_cancellable: bool = True) -> bool:
-        if seconds is None and self._is_owned():
+    def _wait(self, timeout: float | None, is_cancellable: bool = True) -> bool:
+        if timeout is None and self._is_owned():
             raise taken_twice(self.describe())
-        return super()._wait(seconds, is_cancellable)
+        return super()._wait(timeout, is_cancellable)

@@ -8,13 +8,12 @@ Why none goes unseen: a circle is closed by a wait that begins, as a thread that
 goes on. Waits are published under ``_lock``, one after the other; whoever publishes the last one of a circle looks
 under the same lock, and finds all the others, and what they hold, as they took it before they waited.
 
-Why none is made up: what is held changes without ``_lock``, so facts are read one after the other. But a thread
-whose wait is published neither takes nor gives anything, until it takes that wait back, before it does anything
-else; and none can publish another meanwhile. Read backwards from the thread that asks: what it holds, it holds
-all the time. So the one that waits for that was blocked all the time, and what it holds it held all the time,
-and so on around. One that was given what it waits for, and has not taken its wait back yet, holds what it waits for
-itself: that is no circle through whoever asks. Crews and groups change in more ways, so a circle is looked
-at twice, and must be the same.
+Why none is made up: what is held changes without ``_lock``, so facts are read one after the other. So they are read
+twice, and those found must be the same waits both times. A thread whose wait is published neither takes nor gives
+anything, but for what it waits for, until it takes that wait back. So whoever was seen to hold something, and to be
+stuck, at the first reading, and is in the same wait at the second, has held it from the one to the other; hence
+whoever waits for that was not given it. So in between, all of them waited at the same time, and each for what the
+others held. (One that was given what it waits for, and has not taken its wait back yet, holds that itself.)
 
 Waits with a timeout end by themselves: they are not in the graph. A wait that is cancelled a moment after it was
 found in a circle was in it: there, and only there, the report comes in vain.
@@ -28,8 +27,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import ClassVar, Protocol, Self, TypeAlias
 
+from treadle._core.cancellation import current_scope
+from treadle._sync.circle import told
 from treadle._sync.parker import Parker
 
 # ``any``: one of these threads that is stuck is enough to be stuck. ``all``: any of them that goes on is a help.
@@ -38,7 +39,13 @@ GOES_ON: Needs = (any, ())
 
 
 class Awaited(Protocol):
-    """Something to wait for."""
+    """Something to wait for.
+
+    Attributes:
+        verb: What those who can bring it do: ``holds``.
+    """
+
+    verb: ClassVar[str]
 
     def holders(self) -> Needs:
         """Return the threads that can bring it, by identifier; none: it comes by itself. Takes no lock."""
@@ -56,19 +63,25 @@ _is_hooked = False
 
 
 class Wait:
-    """That this thread waits for something, while its block runs; to be looked into before each time it blocks.
+    """That this thread waits for something, while its block runs. To be checked before each time that it blocks.
 
     Args:
         awaited: What it waits for.
         parker: Where it waits.
+        timeout: Seconds; if there is one, the wait ends by itself, and is not in the graph.
+        is_cancellable: A cancellation of what runs here ends it.
     """
 
-    __slots__ = ("_lent", "_outer", "awaited", "ident", "parker")
+    __slots__ = ("_is_endless", "_lent", "_outer", "_scope", "awaited", "ident", "parker")
 
-    def __init__(self, awaited: Awaited, parker: Parker) -> None:
+    def __init__(
+        self, awaited: Awaited, parker: Parker, timeout: float | None = None, is_cancellable: bool = True
+    ) -> None:
         self.awaited = awaited
         self.parker = parker
         self.ident = _thread.get_ident()
+        self._is_endless = timeout is None
+        self._scope = current_scope() if is_cancellable else None
         self._outer: Wait | None = None
         self._lent: tuple[int, int] | None = None
 
@@ -79,9 +92,7 @@ class Wait:
         if _lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
             _lendings += 1
             self._lent = _lock._release_save()  # type: ignore[attr-defined]
-        self._outer = _waits.get(
-            self.ident
-        )  # of what a signal handler or a finalizer, that waits here, has interrupted
+        self._outer = _waits.get(self.ident)  # what a signal handler or a finalizer, which now waits, has interrupted
         return self
 
     def __exit__(
@@ -90,6 +101,19 @@ class Wait:
         self._take_back()
         if self._lent is not None:
             _lock._acquire_restore(self._lent)  # type: ignore[attr-defined]
+
+    def ends(self) -> bool:
+        """Tell whether it will end whatever others do: it was cancelled."""
+        return self._scope is not None and self._scope.is_cancelled
+
+    def check(self) -> None:
+        """Publish the wait.
+
+        Raises:
+            Deadlock: It would close a circle.
+        """
+        if self._is_endless and (circle := self.find_circle()):
+            raise told(circle)
 
     def find_circle(self) -> list[Wait]:
         """Publish the wait, and return those of a deadlock that it closes, this one first; none: go on and wait.
@@ -100,10 +124,9 @@ class Wait:
             while True:
                 before = _lendings
                 _waits[self.ident] = self
-                circle = _Search(self).circle
-                if circle and _Search(self).circle != circle:
-                    continue
-                if before == _lendings:
+                circle = _stuck_with(self)
+                is_sure = not circle or circle == _stuck_with(self)
+                if is_sure and before == _lendings:
                     break
             if circle:
                 self._take_back()
@@ -118,35 +141,32 @@ class Wait:
             outer.parker.wake()  # meanwhile nobody saw what it waits for: it looks again
 
 
-class _Search:
-    """A search for a circle through ``wait``. Under the lock."""
+def _stuck_with(first: Wait) -> list[Wait]:
+    """Return ``first``, and those that it is stuck with; nothing if it will go on. Under the lock.
 
-    __slots__ = ("_verdicts", "circle")
-
-    def __init__(self, wait: Wait) -> None:
-        self.circle = [wait]
-        self._verdicts = {wait.ident: True}  # by thread: is it stuck?
-        quantifier, idents = wait.awaited.holders()
-        if not (idents and quantifier(map(self._is_stuck, idents))):
-            self.circle.clear()
-
-    def _is_stuck(self, ident: int) -> bool:
-        path: list[Wait] = []
-        while (verdict := self._verdicts.get(ident)) is None:
-            self._verdicts[ident] = False  # if we come by again: a circle, but not through whoever asks
-            wait = _waits.get(ident)
-            if wait is None:
-                return False
-            path.append(wait)
-            quantifier, idents = wait.awaited.holders()
-            if len(idents) != 1:  # a loop for the rest: chains of locks may be long
-                verdict = bool(idents) and quantifier(map(self._is_stuck, idents))
-                break
-            ident = idents[0]
-        if verdict:
-            self.circle += path
-            self._verdicts.update((wait.ident, True) for wait in path)
-        return bool(verdict)
+    All are taken for stuck that it depends on; then those are taken out that go on, and those that they help, until
+    no more do. What is left keeps itself from going on.
+    """
+    left: dict[int, tuple[Wait, Needs]] = {}
+    ahead = [first.ident]
+    while ahead:
+        ident = ahead.pop()
+        wait = _waits.get(ident)
+        if wait is None or ident in left or wait.ends():
+            continue
+        needs = wait.awaited.holders()
+        if ident not in needs[1] or wait is first:  # otherwise it has been given what it waits for
+            left[ident] = wait, needs
+            ahead += needs[1]
+    is_left = left.__contains__
+    count = 0
+    while first.ident in left and count != len(left):
+        count = len(left)
+        for ident in reversed(list(left)):  # the farthest first: so a chain comes loose in one go
+            quantifier, idents = left[ident][1]
+            if not (idents and quantifier(map(is_left, idents))):
+                del left[ident]
+    return [wait for wait, _ in left.values()] if first.ident in left else []
 
 
 def is_gone(ident: int) -> bool:

@@ -1,0 +1,55 @@
+"""What can be waited for with tasks, as the wait graph knows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from treadle._crew.bringers import bringers_of_all, bringers_of_call
+from treadle._sync.wait_graph import GOES_ON, Needs
+
+if TYPE_CHECKING:
+    from treadle._run.task import Task
+    from treadle._run.task_book import TaskBook
+
+
+class EndOfTask:
+    """That a task has ended."""
+
+    verb: ClassVar[str] = "has to bring"
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: Task[Any]) -> None:
+        self._task = task
+
+    def holders(self) -> Needs:
+        """Return the worker that makes its call, or those of whom any could begin it."""
+        task = self._task
+        chunk = task._chunk
+        if chunk is None or task.done():
+            return GOES_ON
+        return bringers_of_call(task._book.crew, chunk)
+
+    def describe(self) -> str:
+        """Return which task it is, and what it calls."""
+        return self._task._describe()
+
+
+class EndOfAll:
+    """That all tasks of a group or an executor have ended."""
+
+    verb: ClassVar[str] = "has to bring"
+
+    __slots__ = ("_book",)
+
+    def __init__(self, book: TaskBook) -> None:
+        self._book = book
+
+    def holders(self) -> Needs:
+        """Return the workers that have calls in their hands; a cancellation or a timeout will end them."""
+        book = self._book
+        return GOES_ON if book.stopped_at is not None or book.has_timeout else bringers_of_all(book.crew)
+
+    def describe(self) -> str:
+        """Return whose end it is."""
+        return f"the end of {self._book.kind} {self._book.name!r}"

@@ -1,0 +1,335 @@
+"""Deadlocks through tasks, groups and executors: the last to arrive is told, whoever that is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import treadle
+from tests.conftest import PATIENCE_SECONDS
+from tests.others import Other, wait_until_it_waits
+from tests.places import wait_until
+from treadle._sync import wait_graph
+
+
+@pytest.fixture(autouse=True)
+def _graph_is_empty_after() -> Iterator[None]:
+    yield
+    assert not wait_graph._waits
+
+
+class Taker:
+    """A call that takes a lock, once it may."""
+
+    def __init__(self, lock: treadle.Lock, may_take: bool = False) -> None:
+        self.lock = lock
+        self.has_begun = threading.Event()
+        self.may_take = threading.Event()
+        self.ident = 0
+        if may_take:
+            self.may_take.set()
+
+    def __call__(self) -> str:
+        self.ident = threading.get_ident()
+        self.has_begun.set()
+        assert self.may_take.wait(PATIENCE_SECONDS)
+        with self.lock:
+            return "had it"
+
+    def wait_until_it_waits(self) -> None:
+        assert self.has_begun.wait(PATIENCE_SECONDS)
+        wait_until_it_waits(self.ident)
+
+
+@pytest.fixture
+def pool() -> Iterator[treadle.PoolExecutor]:
+    with treadle.PoolExecutor(max_workers=1, thread_name_prefix="baker") as pool:
+        yield pool
+
+
+# Task.result()
+
+
+def test_a_result_waited_for_with_the_lock_in_hand(pool: treadle.PoolExecutor) -> None:
+    """The task waits already; whoever asks for its result is the last."""
+    lock = treadle.Lock("oven")
+    call = Taker(lock, may_take=True)
+
+    with lock:
+        task = pool.submit(call)
+        call.wait_until_it_waits()
+        with pytest.raises(treadle.Deadlock, match=r"task 0 of executor 'baker': .*Taker"):
+            task.result()
+        with pytest.raises(treadle.Deadlock):
+            task.exception()
+
+    assert task.result() == "had it"
+
+
+def test_a_lock_taken_by_a_task_that_its_holder_waits_for(pool: treadle.PoolExecutor) -> None:
+    """Whoever asks for the result waits already; the task is the last, and fails."""
+    lock = treadle.Lock("oven")
+    call = Taker(lock)
+    task = pool.submit(call)
+    main = threading.get_ident()
+
+    def let_it() -> None:
+        wait_until_it_waits(main)
+        call.may_take.set()
+
+    other = Other(let_it)
+    with lock, pytest.raises(treadle.Deadlock, match="holds Lock 'oven'"):
+        task.result()
+
+    other.join()
+    assert isinstance(task.exception(), treadle.Deadlock)
+
+
+def test_a_result_waited_for_with_a_timeout_is_no_deadlock(pool: treadle.PoolExecutor) -> None:
+    lock = treadle.Lock()
+    call = Taker(lock, may_take=True)
+
+    with lock:
+        task = pool.submit(call)
+        call.wait_until_it_waits()
+        with pytest.raises(TimeoutError):
+            task.result(timeout=0.01)
+
+    assert task.result() == "had it"
+
+
+def test_two_tasks_that_wait_for_each_other() -> None:
+    with treadle.PoolExecutor(max_workers=2) as pool:
+        tasks: list[treadle.Task[str]] = []
+        both = threading.Event()
+
+        def first() -> str:
+            assert both.wait(PATIENCE_SECONDS)
+            return tasks[1].result()
+
+        def second() -> str:
+            assert both.wait(PATIENCE_SECONDS)
+            return tasks[0].result()
+
+        tasks += [pool.submit(first), pool.submit(second)]
+        wait_until(lambda: all(task.running() for task in tasks))
+        both.set()
+        errors = [task.exception() for task in tasks]
+
+    assert all(isinstance(error, treadle.Deadlock) for error in errors)
+    assert errors[0] is errors[1], "the one that was told ends the other's wait"
+
+
+def test_a_task_that_waits_for_itself(pool: treadle.PoolExecutor) -> None:
+    def ask() -> object:
+        task = treadle.current_task()
+        assert task is not None
+        return task.result()
+
+    with pytest.raises(treadle.Deadlock, match="waits for what it has to bring itself"):
+        pool.submit(ask).result()
+
+
+# The end of groups and executors
+
+
+def test_a_group_left_with_the_lock_in_hand() -> None:
+    """Its task waits already: the block is told, and the task cancelled, so that the block ends."""
+    lock = treadle.Lock("oven")
+    call = Taker(lock, may_take=True)
+
+    with lock, pytest.raises(ExceptionGroup) as caught, treadle.TaskGroup(name="bakery") as group:
+        task = group.submit(call)
+        call.wait_until_it_waits()
+
+    assert len(caught.value.exceptions) == 1
+    assert caught.group_contains(treadle.Deadlock, match="waits for the end of group 'bakery'")
+    assert task.cancelled()
+
+
+def test_a_lock_taken_by_a_task_of_a_group_that_its_holder_leaves() -> None:
+    """The block waits already: the task is told, and fails."""
+    lock = treadle.Lock("oven")
+    call = Taker(lock)
+    main = threading.get_ident()
+
+    def let_it() -> None:
+        wait_until_it_waits(main)
+        call.may_take.set()
+
+    other = Other(let_it)
+    with lock, pytest.raises(ExceptionGroup) as caught, treadle.TaskGroup(name="bakery") as group:
+        task = group.submit(call)
+
+    other.join()
+    assert caught.group_contains(treadle.Deadlock, match="has to bring the end of group 'bakery'")
+    assert caught.group_contains(treadle.Deadlock, match="waits for the end of group 'bakery'")
+    assert isinstance(task.exception(), treadle.Deadlock)
+
+
+def test_one_stuck_task_is_enough_for_a_group() -> None:
+    """Whatever the others do meanwhile."""
+    lock = treadle.Lock("oven")
+    call, nap = Taker(lock, may_take=True), threading.Event()
+
+    with lock, pytest.raises(ExceptionGroup) as caught, treadle.TaskGroup() as group:
+        busy = group.submit(nap.wait, PATIENCE_SECONDS)
+        wait_until(busy.running)
+        group.submit(call).add_done_callback(lambda _: nap.set())
+        call.wait_until_it_waits()
+
+    assert caught.group_contains(treadle.Deadlock)
+
+
+def test_an_executor_shut_down_with_the_lock_in_hand() -> None:
+    lock = treadle.Lock("oven")
+    call = Taker(lock, may_take=True)
+    pool = treadle.PoolExecutor(thread_name_prefix="baker")
+
+    with lock:
+        task = pool.submit(call)
+        call.wait_until_it_waits()
+        with pytest.raises(treadle.Deadlock, match="waits for the end of executor 'baker'"):
+            pool.shutdown()
+
+    assert task.cancelled()
+
+
+def test_a_group_with_a_timeout_ends_by_itself() -> None:
+    lock = treadle.Lock()
+    call = Taker(lock, may_take=True)
+
+    with lock, pytest.raises(TimeoutError), treadle.TaskGroup(timeout=0.05) as group:
+        group.submit(call)
+        call.wait_until_it_waits()
+
+
+# Saturation
+
+
+def test_an_executor_whose_workers_all_wait_for_whoever_waits_for_it(pool: treadle.PoolExecutor) -> None:
+    """The one worker waits for the lock; so the task in the queue never begins."""
+    lock = treadle.Lock("oven")
+    call = Taker(lock, may_take=True)
+
+    with lock:
+        first = pool.submit(call)
+        queued = pool.submit(abs, -1)
+        call.wait_until_it_waits()
+        with pytest.raises(treadle.Deadlock, match=r"task 1 of executor 'baker': abs\(-1\)"):
+            queued.result()
+
+    assert first.result() == "had it"
+    assert queued.result() == 1
+
+
+def test_one_free_worker_is_enough() -> None:
+    """As long as one of them goes on, the queued task may begin; when that one waits as well, it is told."""
+    lock = treadle.Lock("oven")
+    calls = Taker(lock, may_take=True), Taker(lock)
+    main = threading.get_ident()
+
+    def let_it() -> None:
+        wait_until_it_waits(main)
+        calls[1].may_take.set()
+
+    with treadle.PoolExecutor(max_workers=2) as pool:
+        with lock:
+            tasks = [pool.submit(call) for call in calls]
+            calls[0].wait_until_it_waits()
+            other = Other(let_it)
+            assert pool.submit(abs, -1).result() == 1, "the worker that was told makes the call"
+        other.join()
+
+    assert tasks[0].result() == "had it"
+    assert isinstance(tasks[1].exception(), treadle.Deadlock)
+
+
+def test_a_crew_that_can_grow_is_not_saturated() -> None:
+    lock = treadle.Lock()
+    call = Taker(lock, may_take=True)
+
+    with treadle.PoolExecutor(max_workers=2) as pool, lock:
+        pool.submit(call)
+        call.wait_until_it_waits()
+        assert pool.submit(abs, -1).result() == 1
+
+
+def test_what_a_worker_waits_for_gets_a_worker_more() -> None:
+    """Room is lent, as always: nothing here is a deadlock."""
+    with treadle.PoolExecutor(max_workers=1) as outer, treadle.PoolExecutor(max_workers=1) as inner:
+
+        def ping(depth: int) -> int:
+            other = outer if depth % 2 else inner
+            return depth if depth == 0 else other.submit(ping, depth - 1).result()
+
+        assert outer.submit(ping, 20).result() == 0
+
+
+def test_a_call_with_a_timeout_ends_by_itself() -> None:
+    lock = treadle.Lock()
+    call = Taker(lock, may_take=True)
+
+    with lock, treadle.PoolExecutor(max_workers=1, call_timeout=0.05) as pool:
+        task = pool.submit(call)
+        call.wait_until_it_waits()
+        with pytest.raises(treadle.CallTimedOut):
+            task.result()
+
+
+def test_a_circle_of_a_lock_a_task_and_a_group() -> None:
+    """Each kind of wait in one: three threads, of which the last is told."""
+    lock, have = treadle.Lock("oven"), threading.Event()
+    call = Taker(lock)
+
+    with treadle.PoolExecutor(max_workers=1, thread_name_prefix="baker") as pool:
+
+        def lead() -> None:
+            with lock:
+                have.set()
+                task.result()
+
+        def run_group() -> str:
+            assert have.wait(PATIENCE_SECONDS)
+            with treadle.TaskGroup(name="bakery", on_error="collect") as group:
+                return_value = group.submit(call)
+            return return_value.result()
+
+        task = pool.submit(run_group)
+        leader = Other(lead, "leader").join
+        wait_until(lambda: len(wait_graph._waits) == 2)
+        call.may_take.set()
+        error = task.exception()
+        assert isinstance(leader().error, ExceptionGroup)
+
+    assert isinstance(error, ExceptionGroup)
+    assert isinstance(error.exceptions[0], treadle.Deadlock)
+    assert len(error.exceptions[0].threads) == 3
+
+
+def test_a_cancelled_wait_is_no_part_of_a_deadlock() -> None:
+    """It ends anyway: whoever comes then waits, and gets the lock."""
+    lock, mine = treadle.Lock("oven"), treadle.Lock("mine")
+    have, leave = threading.Event(), threading.Event()
+
+    def hold_and_wait() -> None:
+        with mine:
+            have.set()
+            try:
+                lock.acquire()
+            finally:
+                assert leave.wait(PATIENCE_SECONDS)  # it was cancelled, and has not left yet
+
+    with treadle.TaskGroup() as group, lock:
+        task = group.submit(hold_and_wait)
+        assert have.wait(PATIENCE_SECONDS)
+        wait_until(lambda: bool(wait_graph._waits))
+        assert task.cancel() is False
+        wait_until(lambda: not wait_graph._waits)
+        leave.set()
+        with mine:
+            pass
+
+    assert task.cancelled()
