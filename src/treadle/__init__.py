@@ -21,6 +21,7 @@ from treadle._sync.channel import Channel, Producer
 from treadle._sync.guarded import Guarded, Held
 from treadle._sync.limiter import Limiter
 from treadle._sync.locks import Lock, RLock
+from treadle._sync.on_loop import on_loop
 from treadle.errors import (
     CallCancelled,
     CallNotStarted,
@@ -97,6 +98,7 @@ __all__ = [
     "first_success",
     "map",
     "on_cancel",
+    "on_loop",
     "pipeline",
     "shield",
     "sleep",

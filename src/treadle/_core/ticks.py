@@ -27,7 +27,7 @@ class Ticks:
         self._start = start
         self._seconds = seconds
         self._jitter = jitter
-        self._expected = 0  # the number of the next one, unless its time passes before somebody can take it
+        self.expected = 0  # the number of the next one, unless its time passes before somebody can take it
         self._taken = -1
         self.missed = 0
 
@@ -36,7 +36,7 @@ class Ticks:
 
         The very first is never over: to get ready takes a while.
         """
-        number = self._expected
+        number = self.expected
         when = self._at(number)
         if number and now - when > self._seconds * ROUNDING_SHARE:
             number = max(number, math.ceil((now - self._start) / self._seconds - ROUNDING_SHARE))
@@ -46,15 +46,15 @@ class Ticks:
     def take(self, number: int, when: float, now: float) -> None:
         """Take the tick that ``after`` returned; one that comes late by whole periods is the latest of those."""
         number += max(0, int((now - when) / self._seconds + ROUNDING_SHARE))
-        self.missed += number - self._expected
+        self.missed += number - self.expected
         self._taken = number
-        self._expected = number + 1
+        self.expected = number + 1
 
     def expect(self, failures: int) -> float:
         """Expect the tick that follows on so many failures in a row, and return how far off it is from the last."""
         most = min(MAX_BACKOFF_TICKS, max(1.0, MAX_BACKOFF_SECONDS // self._seconds))
         steps = int(min(2.0 ** min(failures, 100), most))
-        self._expected = self._taken + steps
+        self.expected = self._taken + steps
         return steps * self._seconds
 
     def _at(self, number: int) -> float:

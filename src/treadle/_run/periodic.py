@@ -133,7 +133,8 @@ class Periodic(Generic[T]):
         self._book.goodbye = self._say_goodbye
         self._lock = threading.Lock()  # protects the ticks, the timer, and whether it is busy; before the timekeeper's
         self._ticks = ticks
-        self._timer: Timer | None = None
+        self._timer: Timer | None = None  # None as well once it has gone off while a run went on
+        self._due = (0, 0.0)  # what the timer is for: a tick's number and time
         self._is_busy = False
         self._is_held_up = False  # busy with nothing but a run that was left behind
         self._is_reporting = False  # the task in the book tells of a failure; for whoever brings its end
@@ -247,12 +248,14 @@ class Periodic(Generic[T]):
         """Set the timer for the next tick. Under the lock."""
         if self._timer is not None:
             self._timer.cancel()
-        number, when = self._ticks.after(clock.now())
-        self._timer = timekeeper.call_at(when, partial(self._begin, number, when))
+        self._due = self._ticks.after(clock.now())
+        self._timer = timekeeper.call_at(self._due[1], partial(self._begin, *self._due))
 
     def _begin(self, number: int, when: float) -> None:
         """Begin a run, on the timekeeper's thread, unless one goes on: then its end sets the timer anew."""
         with self._lock:
+            if self._due != (number, when):
+                return  # another was set while this one went off
             self._timer = None
             if self._is_busy or self._book.closed is not None:
                 return
@@ -330,6 +333,9 @@ class Periodic(Generic[T]):
     def _go_on(self) -> None:
         self._is_busy = self._is_held_up = False
         if self._book.closed is not None:
+            return
+        number, when = self._due
+        if self._timer is not None and number >= self._ticks.expected and when > clock.now():
             return
         try:
             self._plan()
