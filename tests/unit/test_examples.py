@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.calls import PATIENCE_SECONDS
 from tests.postgres import postgres
 from tests.programs import finish, start
 
@@ -85,3 +88,126 @@ def test_queries_on_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lite.removeprefix("SQLite") == big.removeprefix("PostgreSQL")
     assert lite_account.startswith("SQLite: 50 queries over ")
     assert big_account.startswith("PostgreSQL: 50 queries over ")
+
+
+class Guest:
+    """Somebody in the chat, who reads only when asked to."""
+
+    def __init__(self, port: int) -> None:
+        self.connection = socket.socket()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # who does not read is noticed sooner
+        self.connection.settimeout(PATIENCE_SECONDS)
+        self.connection.connect(("127.0.0.1", port))
+        self._lines = self.connection.makefile("r", encoding="utf-8")
+
+    def say(self, line: str) -> None:
+        self.connection.sendall(f"{line}\n".encode())
+
+    def hear(self) -> str:
+        """Return the next line; nothing, if the server has hung up."""
+        return self._lines.readline().rstrip("\n")
+
+    def leave(self) -> None:
+        self._lines.close()
+        self.connection.close()
+
+
+class Chat:
+    """The server, and who has come."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.guests: list[Guest] = []
+        self._port = int(hear(process).removeprefix("listening on port "))
+
+    def let_in(self) -> Guest:
+        """Connect somebody, and wait until he is inside: all hear him."""
+        guest = self.knock()
+        guest.say("I have come")
+        assert all(other.hear() == "I have come" for other in self.guests)
+        return guest
+
+    def knock(self) -> Guest:
+        self.guests.append(Guest(self._port))
+        return self.guests[-1]
+
+
+@contextmanager
+def chat() -> Iterator[Chat]:
+    with program("chat_server.py", "0") as process:
+        chat = Chat(process)
+        try:
+            yield chat
+        finally:
+            for guest in chat.guests:
+                guest.leave()
+
+
+def test_what_one_says_in_the_chat_all_hear() -> None:
+    with chat() as room:
+        guests = [room.let_in() for _ in range(3)]
+
+        for number, guest in enumerate(guests):
+            guest.say(f"hello {number}")
+
+        for guest in guests:
+            assert sorted(guest.hear() for _ in guests) == ["hello 0", "hello 1", "hello 2"]
+
+
+def test_on_sigterm_the_chat_delivers_what_waits_and_ends() -> None:
+    """One reads nothing until the server was told to end, and misses nothing."""
+    lines = [f"line {number}" for number in range(50)]
+    with chat() as room:
+        silent, talker = room.let_in(), room.let_in()
+        for line in lines:
+            talker.say(line)
+        assert [talker.hear() for _ in lines] == lines
+
+        room.process.send_signal(signal.SIGTERM)
+
+        assert [silent.hear() for _ in range(52)] == [*lines, "the server closes", ""]
+        assert [talker.hear() for _ in range(2)] == ["the server closes", ""]
+        assert finish(room.process) == (0, "", "")
+
+
+def test_somebody_has_to_leave_the_chat_before_the_fifth_gets_in() -> None:
+    with chat() as room:
+        first, second, *_ = [room.let_in() for _ in range(4)]
+        fifth = room.knock()  # the system accepts the connection, and the server does not yet
+        fifth.say("let me in")
+        first.say("is nobody else here yet?")
+        assert second.hear() == "is nobody else here yet?"
+
+        first.leave()
+
+        assert second.hear() == "let me in"
+        assert fifth.hear() == "let me in"
+
+
+def test_who_does_not_read_is_shown_out_of_the_chat() -> None:
+    """His lines fill the system's buffers and his channel; the others wait for a second, and go on without him."""
+    with chat() as room:
+        sleeper, talker = room.let_in(), room.let_in()
+
+        for number in range(10_000):
+            talker.say(f"{number} ".ljust(900, "."))
+            assert talker.hear().startswith(f"{number} ")
+
+        heard = 0
+        with suppress(OSError):
+            while sleeper.hear():
+                heard += 1
+        assert heard < 10_000
+
+
+def test_a_counter_is_right_when_it_is_guarded() -> None:
+    """And wrong without a lock; it would be a wonder if not, with 1,200,000 calls between reading and writing."""
+    for _ in range(3):
+        with program("lesson/06_counter.py") as process:
+            status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        without_lock, guarded = out.splitlines()
+        assert guarded.split(maxsplit=1)[1] == "100,000 of 100,000"
+        if not without_lock.endswith(" 0 updates are lost"):
+            return
+    pytest.fail("nothing was lost without a lock")
