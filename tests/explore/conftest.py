@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from treadle._sync import timekeeper
+from treadle._sync import timekeeper, wait_graph
 from treadle.testing import explore
 
 # Every step of them is switched at. Not the register's: its lock is older than a scenario.
@@ -40,7 +41,7 @@ def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S
 
     def search(scenario: Callable[[], object], **options: Any) -> None:
         options = {"schedules": request.param, "modules": INSIDE, **options}
-        explore(_with_own_timekeeper(scenario, monkeypatch), **options)
+        explore(_with_own_state(scenario, monkeypatch), **options)
 
     return search
 
@@ -52,19 +53,21 @@ def find(monkeypatch: pytest.MonkeyPatch) -> Search:
     def find(scenario: Callable[[], object], **options: Any) -> AssertionError:
         options = {"schedules": ENOUGH * SCHEDULES, "modules": INSIDE, **options}
         with pytest.raises(AssertionError) as raised:
-            explore(_with_own_timekeeper(scenario, monkeypatch), **options)
+            explore(_with_own_state(scenario, monkeypatch), **options)
         assert any("explore(..., replay=" in note for note in raised.value.__notes__)
         return raised.value
 
     return find
 
 
-def _with_own_timekeeper(scenario: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
-    """The one of the process has a lock and a thread that no exploration knows."""
-    monkeypatch.setattr(timekeeper, "_keeper", None)
+def _with_own_state(scenario: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
+    """What the process has once has locks and a thread that no exploration knows."""
+    for module, name in ((timekeeper, "_keeper"), (wait_graph, "_lock"), (wait_graph, "_waits")):
+        monkeypatch.setattr(module, name, getattr(module, name))
 
     def anew() -> None:
         timekeeper._keeper = timekeeper.Timekeeper()
+        wait_graph._lock, wait_graph._waits = _thread.RLock(), {}
         scenario()
 
     return anew

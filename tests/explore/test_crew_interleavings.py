@@ -9,13 +9,20 @@ import pytest
 
 import treadle
 from tests.explore.conftest import Search, at_once
-from treadle._core.cancellation import Scope
 from treadle._core.chunk import Chunk
 from treadle._crew.crew import Crew
 from treadle._crew.worker import Worker
 from treadle._run.task import Task
+from treadle._sync.cancelling import wait
+from treadle._sync.parker import Parker
 
 FOR_EVER_SECONDS = 100_000.0
+
+
+def wait_for_ever() -> None:
+    """Until it is cancelled."""
+    while True:
+        wait(Parker())
 
 
 def one_task_after_the_other() -> None:
@@ -110,9 +117,9 @@ def test_it_is_found_out_if_the_call_is_not_taken_in_one_step(find: Search, monk
 
 
 def a_call_cancelled_at_any_moment() -> None:
-    """It sleeps until it is told, or was told before it fell asleep."""
+    """It waits until it is told, or was told before it began to wait."""
     with treadle.TaskGroup(max_workers=1) as group:
-        task = group.submit(treadle.sleep, FOR_EVER_SECONDS)
+        task = group.submit(wait_for_ever)
         task.cancel()
         with suppress(CancelledError):
             task.result()
@@ -122,19 +129,6 @@ def a_call_cancelled_at_any_moment() -> None:
 
 def test_a_call_that_is_cancelled_wakes_whenever_it_is(search: Search) -> None:
     search(a_call_cancelled_at_any_moment)
-
-
-def test_it_is_found_out_if_one_looks_for_the_scope_before_the_mark(
-    find: Search, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def mark_cancelled(chunk: Chunk) -> Scope | None:
-        scope = chunk.scope
-        chunk.is_cancelled = True
-        return scope
-
-    monkeypatch.setattr(Chunk, "mark_cancelled", mark_cancelled)
-
-    find(a_call_cancelled_at_any_moment)
 
 
 def a_failure_beside_submissions() -> None:
@@ -162,7 +156,7 @@ def test_a_failure_ends_a_group_to_which_somebody_submits(search: Search) -> Non
 
 def a_group_cancelled_by_another_thread() -> None:
     with treadle.TaskGroup(max_workers=2) as group:
-        tasks = [group.submit(treadle.sleep, FOR_EVER_SECONDS) for _ in range(2)]
+        tasks = [group.submit(wait_for_ever) for _ in range(2)]
         at_once(group.cancel)
 
     assert all(task.cancelled() for task in tasks)

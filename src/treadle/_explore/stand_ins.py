@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 import time
+from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -32,48 +33,42 @@ def _scheduler() -> Scheduler | None:
     return scheduler if scheduler is not None and scheduler.is_here() and not scheduler.is_starting else None
 
 
-class Lock:
-    """A lock whose waits the scheduler knows of. Like ``threading.Lock``, whoever has it releases it."""
+class _Lock:
+    """What both kinds of lock have in common: waits that the scheduler knows of."""
 
     def __init__(self) -> None:
-        self._is_locked = False
+        self._owner = 0  # whoever took it; 0: it is free
+        self._count = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take it; False: it was taken, and did not become free in time."""
         _check_timeout(blocking, timeout)
-        scheduler = _scheduler()
+        scheduler = _step()
         if scheduler is None:
-            if self._is_locked and blocking:
+            if blocking and not self._can_be_taken():
                 raise RuntimeError("a lock that an exploration left locked cannot be waited for outside of it")
-            is_taken, self._is_locked = not self._is_locked, True
-            return is_taken
-        if not scheduler.is_over:
-            scheduler.step()
-        deadline = None if timeout in (-1, threading.TIMEOUT_MAX) else scheduler.now() + timeout
-        while self._is_locked:
-            if not blocking:
-                return False
-            if not scheduler.wait(self, None if deadline is None else deadline - scheduler.now()):
-                return False
-        self._is_locked = True
+        elif blocking and not self._wait(scheduler, None if timeout in (-1, threading.TIMEOUT_MAX) else timeout):
+            return False
+        if not self._can_be_taken():
+            return False
+        self._owner = get_ident()
+        self._count += 1
         return True
 
     def release(self) -> None:
-        """Free it."""
-        scheduler = _scheduler()
-        if scheduler is not None and not scheduler.is_over:
-            scheduler.step()
-        if not self._is_locked:
-            raise RuntimeError("release unlocked lock")
-        self._is_locked = False
-        if scheduler is not None:
-            scheduler.note_changed(self)
+        """Give it back."""
+        scheduler = _step()
+        self._check_release()
+        self._count -= 1
+        if self._count == 0:
+            self._owner = 0
+            if scheduler is not None:
+                scheduler.note_changed(self)
 
     def locked(self) -> bool:
         """Tell whether somebody has it."""
-        if (scheduler := _scheduler()) is not None and not scheduler.is_over:
-            scheduler.step()
-        return self._is_locked
+        _step()
+        return self._count > 0
 
     def __enter__(self) -> bool:
         return self.acquire()
@@ -83,8 +78,67 @@ class Lock:
     ) -> None:
         self.release()
 
+    def _can_be_taken(self) -> bool:
+        return self._count == 0
+
+    def _check_release(self) -> None:
+        if self._count == 0:
+            raise RuntimeError("release unlocked lock")
+
+    def _wait(self, scheduler: Scheduler, seconds: float | None) -> bool:
+        deadline = None if seconds is None else scheduler.now() + seconds
+        while not self._can_be_taken():
+            if not scheduler.wait(self, None if deadline is None else deadline - scheduler.now()):
+                return False
+        return True
+
     def _at_fork_reinit(self) -> None:
-        self._is_locked = False
+        self._owner = self._count = 0
+
+
+class Lock(_Lock):
+    """In place of ``threading.Lock``: whoever has it, anybody may give it back."""
+
+
+class RLock(_Lock):
+    """In place of ``threading.RLock``, and of the one below it in ``_thread``."""
+
+    def __repr__(self) -> str:
+        state = "locked" if self._count else "unlocked"
+        return f"<{state} _thread.RLock object owner={self._owner} count={self._count} at {id(self):#x}>"
+
+    def _can_be_taken(self) -> bool:
+        return self._count == 0 or self._owner == get_ident()
+
+    def _check_release(self) -> None:
+        if not self._count or self._owner != get_ident():
+            raise RuntimeError("cannot release un-acquired lock")
+
+    # What threading.Condition asks
+
+    def _is_owned(self) -> bool:
+        _step()
+        return self._count > 0 and self._owner == get_ident()
+
+    def _release_save(self) -> int:
+        scheduler = _step()
+        self._check_release()
+        count, self._count, self._owner = self._count, 0, 0
+        if scheduler is not None:
+            scheduler.note_changed(self)
+        return count
+
+    def _acquire_restore(self, count: int) -> None:
+        self.acquire()
+        self._count = count
+
+
+def _step() -> Scheduler | None:
+    """Take a step, where the calling thread is explored; return its scheduler."""
+    scheduler = _scheduler()
+    if scheduler is not None and not scheduler.is_over:
+        scheduler.step()
+    return scheduler
 
 
 def _check_timeout(blocking: bool, timeout: float) -> None:
@@ -185,8 +239,8 @@ _REAL_IS_ALIVE = threading.Thread.is_alive
 _STAND_INS: dict[Any, Callable[..., Any]] = {
     threading.Lock: _explored_or(Lock, threading.Lock),
     _thread.allocate_lock: _explored_or(Lock, _thread.allocate_lock),
-    threading.RLock: _explored_or(threading._PyRLock, threading.RLock),  # type: ignore[attr-defined]
-    _thread.RLock: _explored_or(threading._PyRLock, _thread.RLock),  # type: ignore[attr-defined]
+    threading.RLock: _explored_or(RLock, threading.RLock),
+    _thread.RLock: _explored_or(RLock, _thread.RLock),
     queue.SimpleQueue: _explored_or(queue._PySimpleQueue, queue.SimpleQueue),  # type: ignore[attr-defined]
     time.sleep: _sleep,
     **{real: _explored_or(_now, real) for real in (time.monotonic, time.perf_counter, time.time)},
