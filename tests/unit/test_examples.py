@@ -200,6 +200,15 @@ def test_who_does_not_read_is_shown_out_of_the_chat() -> None:
         assert heard < 10_000
 
 
+@pytest.mark.usefixtures("display")
+def test_a_window_shows_all_that_comes_and_closes() -> None:
+    with program("window.py", "--close") as process:
+        status, out, err = finish(process)
+
+    assert (status, err) == (0, "")
+    assert re.match(r"all 60 pictures are there\nthe window's clock ticked \d+ times", out)
+
+
 def test_a_counter_is_right_when_it_is_guarded() -> None:
     """And wrong without a lock; it would be a wonder if not, with 1,200,000 calls between reading and writing."""
     for _ in range(3):
