@@ -253,8 +253,9 @@ class Scheduler:
         agent.has_timed_out = True
 
     def _draw_time_priority(self) -> float:
-        # Anew each time: always high, it would starve the others beside one that polls.
-        return 2 * self._random.random() if self._eager_timeouts else -math.inf
+        # Anew after each leap, and every other time below all: beside one that polls it would starve the others.
+        is_eager = self._eager_timeouts and self._random.random() < 0.5
+        return 2 * self._random.random() if is_eager else -math.inf
 
 
 def _caller() -> FrameType | None:
