@@ -42,7 +42,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 64
 
 
-def ask(number: int) -> bytes:
+def ask(number: int) -> object:
     try:
         with opener.open(f"http://127.0.0.1:{server.server_port}/{number}", timeout=10) as response:
             return response.read()

@@ -1,8 +1,8 @@
 """A call into C that keeps the GIL stops every thread of the program, until it returns.
 
 Here it is a regular expression that tries every way to divide a row of letters. Nothing else in the program can run
-meanwhile: no other thread, no time limit, no progress bar. Such a call belongs in a process of its own. On a Python
-without a GIL (free-threaded) the others go on.
+meanwhile: no other thread, no time limit, no progress bar. Such a call belongs in another process, as ``treadle.map``
+has it with ``engine="processes"``. On a Python without a GIL (free-threaded) the others go on.
 """
 
 import re
