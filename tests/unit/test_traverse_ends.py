@@ -469,6 +469,53 @@ def test_random_graphs_with_failures_and_retries_come_out_as_one_by_one(seed: in
     assert traversal.stats.taken == len(expected)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_whenever_it_is_closed_each_node_taken_has_one_outcome(seed: int) -> None:
+    chance = random.Random(seed)
+    close_at = chance.randrange(400)
+    is_time = threading.Event()
+
+    def visit(node: int) -> list[int]:
+        if node == close_at:
+            is_time.set()
+        return [3 * node + 1, node // 2, 3 * node + 2, 3 * node + 3]
+
+    def close() -> None:
+        assert is_time.wait(PATIENCE_SECONDS)
+        traversal.close()
+
+    options: Any = {"max_workers": chance.choice([1, 2, 8]), "chunksize": chance.choice([None, 1, 3])}
+    delivered: list[Any] = []
+    with treadle.traverse(visit, [0], ordered=chance.random() < 0.5, **options) as traversal:
+        closer = threading.Thread(target=close)
+        closer.start()
+        delivered += traversal.outcomes()
+        closer.join()
+        delivered += traversal.rest()
+
+    stats = traversal.stats
+    assert sorted(o.index for o in delivered) == list(range(stats.taken)), f"seed {seed}"
+    assert len({o.item for o in delivered}) == stats.taken
+    assert stats.succeeded + stats.cancelled + stats.not_started == stats.taken
+    known = {0}.union(*(o.value for o in delivered if o.status == "succeeded"))
+    assert {o.item for o in delivered} <= known
+
+
+# On processes
+
+
+def binary_children(node: int) -> Iterator[int]:
+    yield from numbers_below(50)(node)
+
+
+def test_visits_may_be_made_in_processes() -> None:
+    """The children come back with their keys, which the parent's set goes by."""
+    traversal = treadle.traverse(binary_children, [0], key=str, engine="processes", max_workers=2)
+
+    assert {o.item: o.value for o in traversal.outcomes()} == {node: numbers_below(50)(node) for node in range(50)}
+
+
 # A real site
 
 
