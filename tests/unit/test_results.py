@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import treadle
 from tests.conftest import Gate
+from tests.places import wait_until
 from treadle.testing import Turnstile
 
 
@@ -210,6 +211,45 @@ def test_results_before_a_slow_call_in_the_same_chunk_are_not_held_back(gate: Ga
     assert [next(run), next(run)] == [0, 1]
     gate.open()
     assert list(run) == [2, 3]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("intake", ["caller", "thread"])
+def test_nor_if_the_consumer_went_to_wait_before_a_worker_had_the_chunk(
+    gate: Gate, ordered: bool, intake: Literal["caller", "thread"]
+) -> None:
+    """While it waits to be taken nothing can be held back yet; the consumer has to look up all the same."""
+    runs: list[treadle.Run[int, int]] = []
+
+    def wait_for_the_consumer() -> None:
+        wait_until(lambda: bool(runs) and runs[0]._course.awaited is not False)
+
+    def hold_the_second(item: int) -> int:
+        if item == 1:
+            gate.hold()
+        return item
+
+    run = treadle.map(
+        hold_the_second,
+        [0, 1],
+        max_workers=1,
+        chunksize=2,
+        ordered=ordered,
+        intake=intake,
+        initializer=wait_for_the_consumer,
+    )
+    runs.append(run)
+    results: list[int] = []
+    consumer = threading.Thread(target=lambda: results.extend(run))
+    consumer.start()
+    try:
+        wait_until(lambda: results == [0])
+    finally:
+        gate.open()
+        consumer.join()
+        runs.clear()
+
+    assert results == [0, 1]
 
 
 @pytest.mark.parametrize("ordered", [True, False])

@@ -305,9 +305,23 @@ class Delivery(Iterator[Iterator[Any]]):
                 left = 0.0
             waits.append(left)
         self.poll_seconds = math.inf
-        if course.crew.can_stall():
+        course.intake.is_watched = False  # first this, then the look: the feeder does it the other way round
+        if course.crew.can_stall() or self._may_hold_results(chunk):
+            course.intake.is_watched = True
             self.poll_seconds = min(MAX_POLL_SECONDS, MIN_POLL_SECONDS * 2 ** min(self._polls, 10))
         self.wait_seconds = min(waits, default=None)
+
+    def _may_hold_results(self, awaited: Chunk | None) -> bool:
+        """Tell whether what is waited for may have done some calls when another of them turns out slow.
+
+        Those results should not wait for it. So this is asked before a worker takes the chunk.
+        """
+        course = self._course
+        if not course.crew.sizer.was_ever_large:
+            return False
+        if course.settings.ordered and awaited is not None:
+            return len(awaited.items) > 1
+        return any(len(chunk.items) > 1 for chunk in course.ledger.chunks.values())
 
     # Without it
 

@@ -34,6 +34,7 @@ class Intake:
         self.is_ended = False
         self.error: BaseException | None = None
         self.is_taking = False  # the feeder is advancing the input, or has an item that is in no account yet
+        self.is_watched = False  # the consumer, if it waits, looks up now and then whether calls stall
         self.scope = Scope()  # what the feeder runs in: cancelled when it is to leave, wherever it waits
         # Where the input may have nothing for now: whether ``next()`` has an answer. The feeder asks before it asks for
         # an item; whoever has news calls ``wake()``.
@@ -150,7 +151,7 @@ class Intake:
                 cut_our_frames(error)
                 self.error = error
                 self.is_ended = True
-        self._iterator = iter(())  # what nobody else holds is closed here, by the thread that advanced it
+        self._iterator = iter(())  # an input that nobody else holds ends now: a generator is closed, a run stops
         self.is_taking = False
         self._wake_consumer()
 
@@ -171,13 +172,16 @@ class Intake:
         chunk = None
         with crew.lock:  # the account may be closed right now, and must have the item or not
             index = ledger.taken
-            if not crew.extend_last(index, item, crew.sizer.size):
+            extends = crew.extend_last(index, item, crew.sizer.size)
+            if not extends:
                 chunk = self._make_chunk(index, [item])
                 chunk.ends = [] if self.is_timed else None  # others may join it
                 ledger.add(chunk)
             ledger.count_taken()
         crew.submit([] if chunk is None else [chunk])
-        if crew.can_stall():  # the consumer may have gone to wait when nothing could
+        if not self.is_watched and (
+            extends or crew.can_stall()
+        ):  # the consumer may have gone to wait when nothing could
             self._wake_consumer()
 
 
