@@ -11,7 +11,7 @@ from treadle._core.describe import annotate, describe
 from treadle._run.course import Course
 from treadle._run.pipeline_stats import PipelineStats, StageStats
 from treadle._run.stage import Gauge, Stage
-from treadle.errors import Cancelled, PipelineClosed, RunClosed
+from treadle.errors import Cancelled, PipelineClosed, RunClosed, TooManyAbandoned
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -68,6 +68,12 @@ class FlowAccount:
         for leg in reversed(self.legs):
             leg.course.end(None)
         self.note_end()
+
+    def too_many(self) -> TooManyAbandoned | None:
+        """Return the error of a stage that was closed and left too many calls behind."""
+        courses = [leg.course for leg in self.legs]
+        closed = (course for course in courses if course.ending is None or isinstance(course.ending, Cancelled))
+        return next((course.too_many for course in closed if course.too_many is not None), None)
 
     def note_end(self) -> None:
         """Take note that it has ended."""
@@ -128,7 +134,12 @@ class Flow(Iterator[T], Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except TooManyAbandoned as too_many:
+            if error is None:
+                raise
+            annotate(error, str(too_many))
 
     @property
     def name(self) -> str:
@@ -145,13 +156,19 @@ class Flow(Iterator[T], Generic[T]):
 
         What still runs then is left behind, logged, and counted in the stats. Asking a closed pipeline for another
         result raises ``PipelineClosed``. Closing twice, or after the end, does nothing. Any thread may close.
+
+        Raises:
+            TooManyAbandoned: A stage left more calls behind than its ``max_abandoned`` allows.
         """
+        was_open = self._account.seconds is None
         self._is_closed = True
-        if self._account.seconds is None:
+        if was_open:
             self._end = self._end or "was closed"
         for leg in self._account.legs:
             leg.course.is_closed = True
         self._account.end()
+        if was_open and (too_many := self._account.too_many()) is not None:
+            raise too_many
 
 
 def start_flow(name: str, stages: Iterable[Stage], source: Iterable[Any], timeout: float | None) -> Flow[Any]:
