@@ -5,7 +5,6 @@ Orders are forced: a thread stands in line before the next step is made, as the 
 
 from __future__ import annotations
 
-import dis
 import os
 import queue
 import random
@@ -20,7 +19,7 @@ import pytest
 
 import treadle
 from tests.asides import Aside
-from tests.conftest import PATIENCE_SECONDS
+from tests.interrupts import interrupt_everywhere
 from tests.places import wait_until
 from tests.programs import finish, start_program
 from treadle._sync.line import Line
@@ -156,8 +155,9 @@ def test_whoever_takes_an_item_just_before_another_waits_for_room_is_seen(monkey
 
     channel._putters.waiting = Waiting()
 
-    channel.put(2, timeout=PATIENCE_SECONDS)
+    putting = Aside(channel.put, 2)
 
+    putting.value()
     assert list(channel._items) == [2]
     assert_nobody_waits(channel)
 
@@ -176,7 +176,7 @@ def test_an_item_put_while_somebody_turns_to_waiting_is_seen() -> None:
 
     channel._items = Items()
 
-    assert channel.get(timeout=PATIENCE_SECONDS) == 5
+    assert Aside(channel.get).value() == 5
 
 
 # Time
@@ -638,50 +638,6 @@ def test_ctrl_c_ends_a_wait_in_the_main_thread_and_loses_nothing(wait: str, is_f
 
     status, out, err = finish(process)
     assert (status, out.splitlines()) == (0, expected), err
-
-
-class Interrupt:
-    """Raises ``KeyboardInterrupt`` at one of the moments at which Ctrl-C can: after a call, or as a function begins."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-        self._after_call: dict[Any, bool] = {}
-
-    def __call__(self, frame: Any, event: str, _: object) -> Any:
-        if "/_sync/" not in frame.f_code.co_filename:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "call" or (event == "opcode" and self._after_call.get(frame)):
-            self.left -= 1
-            if self.left == 0:
-                raise KeyboardInterrupt
-        if event == "exception":
-            self._after_call[frame] = False  # a call that raises is not followed by a look for signals
-        if event == "opcode":
-            name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            self._after_call[frame] = name.startswith("CALL") or name == "JUMP_BACKWARD"
-        return self
-
-
-def interrupt_everywhere(prepare: Callable[[], tuple[Callable[[], object], Callable[[], None]]]) -> None:
-    """Make a step, interrupted at each moment in turn, and check each time what is left."""
-    before = sys.gettrace()
-    for at in range(1, 1000):
-        step, check = prepare()
-        interrupt = Interrupt(at)
-        sys.settrace(interrupt)
-        try:
-            step()
-        except (KeyboardInterrupt, TimeoutError):
-            pass
-        finally:
-            sys.settrace(before)
-        check()
-        assert sys.exception() is None
-        if interrupt.left > 0:
-            assert at > 5, "it was never interrupted"
-            return
-    raise AssertionError("it never came to its end")
 
 
 def test_an_interrupted_put_leaves_nobody_sleeping_beside_an_item() -> None:

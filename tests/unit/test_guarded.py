@@ -15,6 +15,7 @@ import pytest
 import treadle
 from tests.asides import Aside
 from tests.conftest import PATIENCE_SECONDS, Gate
+from tests.interrupts import interrupt_everywhere
 from tests.places import wait_until
 from tests.programs import finish, start_program
 from treadle.testing import ManualClock
@@ -527,6 +528,23 @@ def test_ctrl_c_ends_a_wait_in_the_main_thread() -> None:
 
     status, out, err = finish(process)
     assert (status, out) == (0, "interrupted False 0\n1\n"), err
+
+
+def test_an_interrupted_update_is_made_or_not_and_seen_by_those_who_wait() -> None:
+    def prepare() -> tuple[Callable[[], object], Callable[[], None]]:
+        counter = treadle.Guarded(0)
+        aside = waiting(counter, counter.wait_for, lambda value: value == 1)
+
+        def check() -> None:
+            assert not counter._lock._is_owned()
+            assert counter._handle is None
+            if counter._value == 0:
+                counter.set(1)
+            aside.value()
+
+        return lambda: counter.update(lambda value: value + 1), check
+
+    interrupt_everywhere(prepare)
 
 
 @pytest.mark.usefixtures("switching")

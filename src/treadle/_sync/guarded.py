@@ -78,8 +78,6 @@ class Guarded(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._lock._is_owned():  # wait_for() in the block did not get it back, and has said so
-            return
         try:
             self._leave()
         except BaseException:  # Ctrl-C: each step may be done twice
@@ -210,7 +208,7 @@ class Guarded(Generic[T]):
             self._handle = handle
 
     def _leave(self) -> None:
-        if self._lock._is_owned():
+        if self._lock._is_owned():  # if not, wait_for() in the block did not get it back, and has said so
             self._announce()
             self._handle = None
             self._lock.release()
