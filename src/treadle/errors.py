@@ -97,7 +97,7 @@ class RunClosed(TreadleError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"run {self.run!r} {self.reason}; call treadle.map() again, or .rest() for what is left of it"
+        return f"run {self.run!r} {self.reason}; start another, or ask .rest() for what is left of it"
 
 
 class PipelineClosed(TreadleError):
