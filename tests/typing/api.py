@@ -190,6 +190,27 @@ async def to_thread_returns_what_the_function_does() -> None:
     assert_type(await treadle.to_thread(len, "abc"), int)
 
 
+def what_runs_in_the_background_has_the_type_of_its_result() -> None:
+    def complain(error: BaseException) -> None: ...
+
+    with treadle.every(1.0, lambda: 3, name="check", jitter=0.1, timeout=5, on_error=complain) as monitor:
+        assert_type(monitor, treadle.Periodic[int])
+        assert_type(monitor.wait_next(timeout=1), treadle.Outcome[None, int])
+        assert_type(monitor.last_result, int | None)
+        assert_type(monitor.last_error, BaseException | None)
+        assert_type((monitor.runs, monitor.failures, monitor.missed, monitor.abandoned), tuple[int, int, int, int])
+        assert_type(monitor.stop(), None)
+
+
+def what_reaches_a_loop_takes_what_the_callback_does() -> None:
+    def show(text: str, times: int = 1) -> bool:
+        return bool(text * times)
+
+    post = treadle.on_loop(show, via=print, latest=True)
+    assert_type(post("text", times=2), None)
+    post(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def waits_are_typed() -> None:
     treadle.sleep(0.1)
     with treadle.on_cancel(print, "cancelled"), treadle.shield(1.5):

@@ -27,9 +27,9 @@ class Ticks:
         self._start = start
         self._seconds = seconds
         self._jitter = jitter
-        self.expected = 0  # the number of the next one, unless its time passes before somebody can take it
+        self.expected: int = 0  # the number of the next one, unless its time passes before somebody can take it
         self._taken = -1
-        self.missed = 0
+        self.missed: int = 0
 
     def after(self, now: float) -> tuple[int, float]:
         """Return the number and the time of the next tick: the one expected, or the first that is not over.

@@ -21,10 +21,9 @@ from treadle._core.settings import DEFAULT_GRACE_SECONDS, check_callable, check_
 from treadle._core.ticks import Ticks
 from treadle._crew.policy import Policy
 from treadle._crew.room import making_room
+from treadle._run.periodic_book import PeriodicBook, Turn, Waiter
 from treadle._run.task import Task
-from treadle._run.task_book import TaskBook
 from treadle._sync import cancelling, timekeeper
-from treadle._sync.parker import Parker
 from treadle._sync.timekeeper import Timer
 from treadle.errors import InvalidArgument, PeriodicStopped, WrongType
 
@@ -128,8 +127,8 @@ class Periodic(Generic[T]):
         self._on_error = on_error
         self._context = copy_context()
         self._places = here.places
-        self._turn = _Turn(fn, self._note_out)
-        self._book = _Book(name, Policy(timeout), self._note_end, self._close_after_fork)
+        self._turn = Turn(fn, self._note_out)
+        self._book = PeriodicBook(name, Policy(timeout), self._note_end, self._close_after_fork)
         self._book.goodbye = self._say_goodbye
         self._lock = threading.Lock()  # protects the ticks, the timer, and whether it is busy; before the timekeeper's
         self._ticks = ticks
@@ -138,7 +137,7 @@ class Periodic(Generic[T]):
         self._is_busy = False
         self._is_held_up = False  # busy with nothing but a run that was left behind
         self._is_reporting = False  # the task in the book tells of a failure; for whoever brings its end
-        self._waiters: list[_Waiter[T]] = []
+        self._waiters: list[Waiter[T]] = []
         self._outer = current_scope()
         self._registration: Registration | None = None
         try:
@@ -211,7 +210,7 @@ class Periodic(Generic[T]):
         if timeout is not None:
             check_seconds("timeout", timeout)
         deadline = math.inf if timeout is None else clock.now() + timeout
-        waiter: _Waiter[T] = _Waiter()
+        waiter: Waiter[T] = Waiter()
         self._waiters.append(waiter)  # first, and then look: whoever ends a run does it the other way round
         try:
             with making_room():
@@ -388,58 +387,3 @@ class Periodic(Generic[T]):
         self._timer = None
         self._is_busy = False
         self._waiters.clear()
-
-
-class _Waiter(Generic[T]):
-    """Somebody who waits for the end of a run."""
-
-    __slots__ = ("outcome", "parker")
-
-    def __init__(self) -> None:
-        self.parker = Parker()
-        self.outcome: Outcome[None, T] | None = None
-
-
-class _Turn:
-    """Calls the function, and knows whether the call is still in it. In logs it goes by the function's name."""
-
-    __slots__ = ("_note_out", "begun", "func", "is_inside")
-
-    def __init__(self, fn: Callable[[], Any], note_out: Callable[[], object]) -> None:
-        self.func = fn
-        self.is_inside = False
-        self.begun = 0.0
-        self._note_out = note_out
-
-    def __call__(self) -> Any:
-        self.begun = perf_counter()
-        self.is_inside = True
-        try:
-            return self.func()
-        finally:
-            self.is_inside = False
-            self._note_out()
-
-
-class _Book(TaskBook):
-    """The book of a ``Periodic``, which has one task at a time, and tells when that has ended."""
-
-    def __init__(
-        self,
-        name: str,
-        policy: Policy,
-        hear_end: Callable[[Task[Any], str], object],
-        hear_fork: Callable[[], object],
-    ) -> None:
-        super().__init__("periodic", name, 1, policy, PeriodicStopped)
-        self._hear_end = hear_end
-        self._hear_fork = hear_fork
-
-    def _note_end(self, task: Task[Any], status: str | None, error: BaseException | None) -> None:
-        super()._note_end(task, status, error)
-        if status is not None:  # the first answer, and the only one to be told
-            self._hear_end(task, status)
-
-    def close_after_fork(self) -> None:
-        super().close_after_fork()
-        self._hear_fork()

@@ -1,0 +1,71 @@
+"""What a ``Periodic`` is made of: the book of its runs, a run, and whoever waits for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, Generic, TypeVar
+
+from treadle._core.outcome import Outcome
+from treadle._crew.policy import Policy
+from treadle._run.task import Task
+from treadle._run.task_book import TaskBook
+from treadle._sync.parker import Parker
+from treadle.errors import PeriodicStopped
+
+T = TypeVar("T")
+
+
+class Waiter(Generic[T]):
+    """Somebody who waits for the end of a run."""
+
+    __slots__ = ("outcome", "parker")
+
+    def __init__(self) -> None:
+        self.parker = Parker()
+        self.outcome: Outcome[None, T] | None = None
+
+
+class Turn:
+    """Calls the function, and knows whether the call is still in it. In logs it goes by the function's name."""
+
+    __slots__ = ("_note_out", "begun", "func", "is_inside")
+
+    def __init__(self, fn: Callable[[], Any], note_out: Callable[[], object]) -> None:
+        self.func = fn
+        self.is_inside = False
+        self.begun = 0.0
+        self._note_out = note_out
+
+    def __call__(self) -> Any:
+        self.begun = perf_counter()
+        self.is_inside = True
+        try:
+            return self.func()
+        finally:
+            self.is_inside = False
+            self._note_out()
+
+
+class PeriodicBook(TaskBook):
+    """The book of a ``Periodic``, which has one task at a time, and tells when that has ended."""
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        hear_end: Callable[[Task[Any], str], object],
+        hear_fork: Callable[[], object],
+    ) -> None:
+        super().__init__("periodic", name, 1, policy, PeriodicStopped)
+        self._hear_end = hear_end
+        self._hear_fork = hear_fork
+
+    def _note_end(self, task: Task[Any], status: str | None, error: BaseException | None) -> None:
+        super()._note_end(task, status, error)
+        if status is not None:  # the first answer, and the only one to be told
+            self._hear_end(task, status)
+
+    def close_after_fork(self) -> None:
+        super().close_after_fork()
+        self._hear_fork()
