@@ -9,7 +9,7 @@ from io import StringIO
 from typing import Any, assert_type
 
 import treadle
-from treadle.testing import Turnstile, assert_no_leaked_threads
+from treadle.testing import Standstill, Turnstile, assert_no_leaked_threads, explore
 
 
 def join(number: int, text: str) -> bytes:
@@ -211,6 +211,34 @@ def what_reaches_a_loop_takes_what_the_callback_does() -> None:
     post(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def a_channel_knows_its_items() -> None:
+    channel = treadle.Channel[str](3, name="words")
+    assert_type(channel.put("word", timeout=1), None)
+    assert_type(channel.get(1.5), str)
+    assert_type(channel.get_nowait(), str)
+    assert_type(list(channel), list[str])
+    assert_type(channel.join(), None)
+    with channel.producer() as end:
+        assert_type(end, treadle.Producer[str])
+        end.put(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    for size in treadle.map(len, channel):
+        assert_type(size, int)
+
+
+def a_guarded_value_keeps_its_type() -> None:
+    counter = treadle.Guarded(0)
+    assert_type(counter, treadle.Guarded[int])
+    assert_type(counter.update(lambda value: value + 1), int)
+    assert_type(counter.copy(), int)
+    with counter as c:
+        assert_type(c, treadle.Held[int])
+        assert_type(c.value, int)
+        c.value += 1
+        c.value = "1"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+        assert_type(c.wait_for(lambda value: value > 3, timeout=1), None)
+    counter.set("2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def waits_are_typed() -> None:
     treadle.sleep(0.1)
     with treadle.on_cancel(print, "cancelled"), treadle.shield(1.5):
@@ -221,6 +249,9 @@ def test_tools_are_typed() -> None:
     turnstile = Turnstile(timeout=1.0)
     with turnstile(0) as passed, assert_no_leaked_threads() as _:
         assert_type(passed, None)
+
+    assert_type(explore(lambda: 1, schedules=2, modules=["json", treadle], eager_timeouts=True, seed=1), int)
+    assert issubclass(Standstill, AssertionError)
 
 
 def an_unknown_option_is_an_error() -> None:

@@ -18,7 +18,7 @@ from treadle._core.describe import describe
 from treadle._core.settings import check_callable, check_count
 from treadle._explore import stand_ins
 from treadle._explore.scheduler import MAX_STEPS, Agent, Scheduler, Switch
-from treadle._explore.steps import Explored, Stepper, step_by
+from treadle._explore.steps import Explored, Stepper, is_machinery, step_by
 from treadle.errors import InvalidArgument
 
 GOLDEN_RATIO = 0.6180339887498949  # multiples of it, without the whole part, spread evenly however many there are
@@ -94,9 +94,11 @@ def explore(
         ...     for thread in threads:
         ...         thread.join()
         ...     assert counter["value"] == 2, "an update was lost"
-        >>> explore(two_increments)
-        Traceback (most recent call last):
-        AssertionError: an update was lost
+        >>> try:
+        ...     explore(two_increments)
+        ... except AssertionError as error:
+        ...     print(error)
+        an update was lost
     """
     check_callable("scenario", scenario)
     check_count("schedules", schedules, least=1)
@@ -236,12 +238,8 @@ class _Schedule:
 def _describe(agent: Agent) -> str:
     if agent.place is None:
         return f"{agent.name}, which has not begun"
-    stack = [entry for entry in traceback.extract_stack(agent.place) if not _is_ours(entry.filename)]
+    stack = [entry for entry in traceback.extract_stack(agent.place) if not is_machinery(entry.filename)]
     return f"{agent.name} is at\n{''.join(traceback.format_list(stack))}"
-
-
-def _is_ours(file: str) -> bool:
-    return Path(file).parent == Path(__file__).parent or file == threading.__file__
 
 
 def _tell(switch: Switch) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 from types import CodeType, FrameType
 
-from treadle._explore.steps import Stepper
+from treadle._explore.steps import Stepper, is_machinery
 
 STEP_SECONDS = 1e-6  # what a step takes by the clock of an exploration
 MAX_STEPS = 200_000
@@ -259,11 +259,8 @@ class Scheduler:
 
 
 def _caller() -> FrameType | None:
-    """Return the innermost frame that is neither ours nor the standard library's for threads."""
+    """Return the innermost frame that is neither ours nor that of a lock or queue."""
     frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_globals.get("__name__", "").startswith(_PASSED_OVER):
+    while frame is not None and is_machinery(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
-
-
-_PASSED_OVER = ("treadle._explore", "threading", "queue", "contextlib")

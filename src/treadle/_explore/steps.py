@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
+import os
+import queue
 import site
 import sys
 import sysconfig
+import threading
 from _thread import get_ident
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Protocol, TypeAlias
 
@@ -64,10 +68,10 @@ class Explored:
 
     def is_explored(self, module: str, file: str) -> bool:
         """Tell whether the code of ``file``, which is ``module``, is explored."""
-        if module.startswith("treadle._explore"):
+        if file.startswith(_OUR_PLACE):
             return False
         if self._modules is None:
-            return not (module.partition(".")[0] == "treadle" or file.startswith(("<frozen", *_PLACES_OF_OTHERS)))
+            return not file.startswith(_PLACES_OF_OTHERS)
         return any(module == name or module.startswith(f"{name}.") for name in self._modules)
 
     def offsets_of(self, frame: FrameType) -> frozenset[int]:
@@ -82,10 +86,18 @@ class Explored:
 
 def _places_of_others() -> tuple[str, ...]:
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return tuple(sorted(paths | {*site.getsitepackages(), sys.base_prefix}))
+    paths |= {*site.getsitepackages(), site.getusersitepackages(), str(Path(__file__).parents[1])}
+    return ("<frozen", *sorted(f"{path}{os.sep}" for path in paths))
 
 
+def is_machinery(file: str) -> bool:
+    """Tell whether a frame of ``file`` is of no interest to whoever reads where threads stand."""
+    return file.startswith(_MACHINERY)
+
+
+_OUR_PLACE = f"{Path(__file__).parent}{os.sep}"
 _PLACES_OF_OTHERS = _places_of_others()
+_MACHINERY = (_OUR_PLACE, threading.__file__, queue.__file__, contextlib.__file__)
 
 
 class Stepper(Protocol):
@@ -100,7 +112,7 @@ class Stepper(Protocol):
         """End with the calling thread."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def step_by(explored: Explored) -> Iterator[Stepper]:
     """Return what steps through explored code in this version of Python."""
     if not hasattr(sys, "monitoring"):
