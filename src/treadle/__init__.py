@@ -22,6 +22,7 @@ from treadle._sync.guarded import Guarded, Held
 from treadle._sync.limiter import Limiter
 from treadle._sync.locks import Lock, RLock
 from treadle._sync.on_loop import on_loop
+from treadle._sync.watching import watch_locks
 from treadle.errors import (
     CallCancelled,
     CallNotStarted,
@@ -75,9 +76,9 @@ __all__ = [
     "PoolClosed",
     "PoolExecutor",
     "ProcessDied",
-    "RemoteError",
     "Producer",
     "RLock",
+    "RemoteError",
     "Retry",
     "Run",
     "RunClosed",
@@ -104,4 +105,5 @@ __all__ = [
     "sleep",
     "to_thread",
     "traverse",
+    "watch_locks",
 ]

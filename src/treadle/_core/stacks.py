@@ -7,23 +7,40 @@ import os
 import sys
 import threading
 from traceback import FrameSummary, StackSummary
+from types import FrameType
 
 from treadle._core.gil import is_gil_enabled
 
 NOT_SHOWN = "(the stacks of other threads cannot be read safely without a GIL)"
 
+_LIBRARY = os.path.dirname(threading.__file__)
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 def place_of_caller() -> str:
-    """Return where, outside of Treadle and ``threading``, the code is that has called us: file and line."""
-    frame = sys._getframe(1)
-    while (caller := frame.f_back) is not None:
-        frame = caller
+    """Return where, outside of Treadle and ``threading``, the code is that has called us: file and line.
+
+    If it is the standard library's, also where it was called from in turn.
+    """
+    places: list[str] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
         file = frame.f_code.co_filename
-        if not _is_ours(file):
-            break
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        is_library = os.path.dirname(os.path.dirname(file)) == _LIBRARY or os.path.dirname(file) == _LIBRARY
+        if not (_is_ours(file) or (places and is_library)):
+            places.append(f"{file}:{frame.f_lineno}")
+            if not is_library:
+                break
+        frame = frame.f_back
+    return ", for ".join(places) or "an unknown place"
+
+
+def is_called_by_us() -> bool:
+    """Tell whether the code that has called a function of Treadle's, past ``threading``, is Treadle's as well."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename == threading.__file__ and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_filename.startswith(_PACKAGE)
 
 
 def user_part(stack: list[FrameSummary]) -> list[FrameSummary]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import os
-import re
 import threading
 from types import TracebackType
 from typing import ClassVar
@@ -15,13 +14,12 @@ from treadle._core.stacks import place_of_caller
 from treadle._sync import cancelling
 from treadle._sync.circle import gone, taken_twice
 from treadle._sync.parker import Parker
+from treadle._sync.raw import owner_and_count
 from treadle._sync.wait_graph import GOES_ON, Needs, Wait, is_gone
 from treadle.errors import InvalidArgument, WrongType
 
 # A thread that waits looks up so often whether the lock's holder is still alive.
 LOOK_UP_SECONDS = 1.0
-
-_STATE = re.compile(r"owner=(\d+) count=(\d+)")
 
 
 class _Waiter(Parker):
@@ -206,9 +204,7 @@ class _OwnedLock:
 
     def _state(self) -> tuple[int, int]:
         """Return the thread that holds it (0: none), and how often it has taken it."""
-        found = _STATE.search(repr(self._raw))
-        assert found is not None
-        return int(found[1]), int(found[2])
+        return owner_and_count(self._raw)
 
 
 class RLock(_OwnedLock):

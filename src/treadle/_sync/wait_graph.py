@@ -67,19 +67,20 @@ class Wait:
 
     Args:
         awaited: What it waits for.
-        parker: Where it waits.
+        parker: Where it waits; None: where nobody can wake it.
         timeout: Seconds; if there is one, the wait ends by itself, and is not in the graph.
         is_cancellable: A cancellation of what runs here ends it.
     """
 
-    __slots__ = ("_is_endless", "_lent", "_outer", "_scope", "awaited", "ident", "parker")
+    __slots__ = ("_is_endless", "_lent", "_outer", "_scope", "awaited", "ident", "is_told", "parker")
 
     def __init__(
-        self, awaited: Awaited, parker: Parker, timeout: float | None = None, is_cancellable: bool = True
+        self, awaited: Awaited, parker: Parker | None, timeout: float | None = None, is_cancellable: bool = True
     ) -> None:
         self.awaited = awaited
         self.parker = parker
         self.ident = _thread.get_ident()
+        self.is_told = False  # of: a deadlock that it is in, and stays in
         self._is_endless = timeout is None
         self._scope = current_scope() if is_cancellable else None
         self._outer: Wait | None = None
@@ -132,13 +133,19 @@ class Wait:
                 self._take_back()
             return circle
 
+    def publish(self) -> None:
+        """Publish the wait, whatever comes of it."""
+        with _lock:
+            _waits[self.ident] = self
+
     def _take_back(self) -> None:
         outer = self._outer
         if outer is None:
             _waits.pop(self.ident, None)
         else:
             _waits[self.ident] = outer
-            outer.parker.wake()  # meanwhile nobody saw what it waits for: it looks again
+            if outer.parker is not None:
+                outer.parker.wake()  # meanwhile nobody saw what it waits for: it looks again
 
 
 def _stuck_with(first: Wait) -> list[Wait]:
