@@ -174,6 +174,35 @@ def first_success_returns_what_its_functions_do() -> None:
     assert_type(treadle.first_success(ask, ask, timeout=1), str)
 
 
+def a_pipeline_knows_what_each_stage_passes_on() -> None:
+    start = treadle.pipeline(["1", "2"], name="numbers")
+    assert_type(start, treadle.Pipeline[str])
+    numbers = start.map(int, max_workers=4, on_error=note_outcome)
+    assert_type(numbers, treadle.Pipeline[int])
+    assert_type(numbers.filter(bool, call_timeout=1), treadle.Pipeline[int])
+    assert_type(numbers.flat_map(range), treadle.Pipeline[int])
+    assert_type(numbers.batched(10, timeout=1.5), treadle.Pipeline[list[int]])
+    assert_type(numbers.map(float).batched(2).for_each(print, max_workers=1, timeout=5), treadle.PipelineStats)
+    assert_type(start.map(insert, resource=lambda: sqlite3.connect(":memory:")), treadle.Pipeline[float])
+    assert_type(start.for_each(write, resource=StringIO), treadle.PipelineStats)
+    for number in numbers:
+        assert_type(number, int)
+    with numbers.start(timeout=5) as flow:
+        assert_type(flow, treadle.Flow[int])
+        assert_type(next(flow), int)
+    assert_type(numbers.stats.stages[0], treadle.StageStats)
+    assert_type(flow.stats.bottleneck, str)
+
+
+def note_outcome(outcome: treadle.Outcome[str, int]) -> None:
+    assert_type(outcome.item, str)
+
+
+def a_stage_takes_what_the_one_before_passes_on() -> None:
+    treadle.pipeline([1]).map(len)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    treadle.pipeline([1]).map(str, timeout=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
 def policies_are_options_of_all() -> None:
     retry, hedge = treadle.Retry(retry_on=(OSError, ValueError)), treadle.Hedge(after="p95")
     limiter = treadle.Limiter(5, burst=2, max_concurrent=3)

@@ -152,6 +152,27 @@ def test_stages_nested_to_some_depth_do_not_deadlock_on_one_worker_each() -> Non
     assert descend(8) == 8
 
 
+def test_several_producers_feed_a_pipeline_through_a_channel() -> None:
+    channel: treadle.Channel[int] = treadle.Channel(4)
+    results: list[int] = []
+
+    def produce(first: int) -> None:
+        with channel.producer() as end:
+            for item in range(first, first + 50):
+                end.put(item)
+
+    with treadle.TaskGroup() as group:
+        pipeline = treadle.pipeline(channel).map(same, max_workers=2)
+        consumer = group.submit(pipeline.for_each, results.append, max_workers=1)
+        with channel.producer():
+            for first in (0, 50):
+                group.submit(produce, first)
+            wait_until(lambda: pipeline.stats.stages != () and pipeline.stats.stages[0].taken > 0)
+        consumer.result()
+
+    assert sorted(results) == list(range(100))
+
+
 # The bound
 
 

@@ -66,7 +66,7 @@ def test_results_before_a_failure_still_pass_through_what_follows(failing: int) 
     assert caught.value.__notes__ == [f"treadle: item 50 of run 'stage {failing} (fail) of numbers': 50"]
 
 
-def iter_into(flow: Iterator[int], results: list[int]) -> Iterator[int]:
+def iter_into(flow: Iterator[Any], results: list[Any]) -> Iterator[Any]:
     """Move what comes into ``results`` one by one, so that it is there when an exception comes."""
     for result in flow:
         results.append(result)
@@ -242,7 +242,8 @@ def test_a_sink_has_on_error() -> None:
 
 
 def test_a_call_that_times_out_goes_to_on_error() -> None:
-    nap, bad = Nap(), []
+    nap = Nap()
+    bad: list[treadle.Outcome[int, int]] = []
 
     def nap_at_one(item: int) -> int:
         if item == 1:
@@ -421,6 +422,17 @@ def test_a_source_that_waits_through_treadle_is_woken() -> None:
         wait_until(lambda: events == ["waits"])
 
     assert events == ["waits", "cancelled", "closed"]
+
+
+def test_a_channel_that_is_never_closed_does_not_keep_a_thread() -> None:
+    channel: treadle.Channel[int] = treadle.Channel(1)
+    channel.put(1)
+
+    with assert_no_leaked_threads(), treadle.pipeline(channel).map(same).map(same).start() as flow:
+        assert next(flow) == 1
+
+    channel.put(2)
+    assert channel.get() == 2
 
 
 def test_a_generator_that_only_the_pipeline_holds_is_closed_with_it() -> None:

@@ -6,10 +6,6 @@ from dataclasses import dataclass
 
 from treadle._core.outcome import Stats
 
-# A stage that holds up the others has its input waiting for it, and what follows waiting for its results. One that does
-# so for less than this share of the time (the product of the two) is not worth naming.
-LEAST_PRESSURE = 0.25
-
 _COLUMNS = ("stage", "taken", "succeeded", "failed", "passed on", "running", "full before", "empty after")
 
 
@@ -69,8 +65,6 @@ class PipelineStats:
         first, last = self.stages[0], self.stages[-1]
         slowest = max(self.stages, key=lambda stage: stage.pressure)
         source, consumer = 1 - first.full_before, 1 - last.empty_after
-        if max(source, consumer, slowest.pressure) < LEAST_PRESSURE:
-            return "no stage holds up the others"
         if source >= max(consumer, slowest.pressure):
             return (
                 f"the source is the bottleneck: stage 1 ({first.name}) waits for it {source:.0%} of the time; "
