@@ -176,6 +176,12 @@ def _stuck_with(first: Wait) -> list[Wait]:
     return [wait for wait, _ in left.values()] if first.ident in left else []
 
 
+def hangs(ident: int) -> bool:
+    """Tell whether a thread hangs in a deadlock that was told of."""
+    wait = _waits.get(ident)
+    return wait is not None and wait.is_told
+
+
 def is_gone(ident: int) -> bool:
     """Tell whether there is no such thread any more."""
     # Threads of C code are not on the list, but show up here while they run Python code.
