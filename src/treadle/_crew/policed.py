@@ -34,6 +34,8 @@ class PolicedEngine:
         assert trial is not None
         before, here.places = here.places, trial.places
         try:
+            if chunk.todo:
+                self._engine.get_ready()
             with self._gate:
                 if chunk.todo:
                     trial.begun = clock.now()

@@ -39,11 +39,14 @@ class Engine(Protocol):
     """Makes calls, one chunk at a time, and knows nothing of why, when or for whom.
 
     One worker owns an engine and calls ``open``, ``make_calls`` and ``close`` on its own thread, in that
-    order; only ``interrupt`` and ``kill`` come from other threads.
+    order, and ``get_ready`` in between; only ``interrupt`` and ``kill`` come from other threads.
     """
 
     def open(self) -> None:
         """Get ready: run the initializer, open the resource. What these raise is raised."""
+
+    def get_ready(self) -> None:
+        """Do what ``make_calls`` would otherwise do before the first call: alone, so that it is in no call's time."""
 
     def make_calls(self, chunk: Chunk) -> None:
         """Make the calls of ``chunk`` until its ``todo`` is empty, recording each result or failure.

@@ -42,6 +42,9 @@ class InlineEngine:
         if self._context and not plan.brings_context:
             self._call = isolated(self._call, self._context)
 
+    def get_ready(self) -> None:
+        """Do nothing: what was opened stays open."""
+
     def make_calls(self, chunk: Chunk) -> None:
         """Make the calls of ``chunk``, each with a fresh view of the submitter's context.
 

@@ -6,14 +6,17 @@ from time import perf_counter
 from typing import Any
 
 from treadle._core.chunk import Chunk
+from treadle._core.describe import annotate
 from treadle._engines.engine import CallPlan
 from treadle._engines.process_child import PORTION_SECONDS, surroundings
-from treadle._engines.process_pickling import Parcel, pack, unwrap, unwrap_error, wrap
+from treadle._engines.process_pickling import Parcel, WrappedError, pack, unwrap, unwrap_error, wrap
 from treadle._engines.process_start import ChildProcess
 from treadle._engines.process_wire import BEGUN, ENDED
 from treadle.errors import Cancelled, ProcessDied
 
 MAX_PORTION_ITEMS = 2048
+# If nothing is heard for so long, a portion hangs at one of its calls: the others are taken back for whoever has time.
+PATIENCE_SECONDS = 0.020
 # A process that dies before it has begun a call was perhaps killed by what it got; the next one is to show.
 MAX_DEATHS_AT_THE_DOOR = 2
 
@@ -75,11 +78,15 @@ class ProcessEngine:
         """Send the items in portions worth some milliseconds; others may take what is not under way."""
         results = chunk.results  # those of a chunk that was left behind are replaced
         while chunk.todo:
-            if self._child is not None and self._most_calls is not None and self._calls_left == 0:
-                self.close()
-            if self._child is None:
-                self.open()
+            self.get_ready()
             self._make_portion(chunk, results)
+
+    def get_ready(self) -> None:
+        """Start a fresh process, where the last one has died, or has made as many calls as it may."""
+        if self._child is not None and self._most_calls is not None and self._calls_left == 0:
+            self.close()
+        if self._child is None:
+            self.open()
 
     def _make_portion(self, chunk: Chunk, results: list[Any]) -> None:
         portion = self._take(chunk)
@@ -94,15 +101,13 @@ class ProcessEngine:
             return
         before, began = len(results), perf_counter()
         try:
-            left = self._exchange(chunk, results, (self._number + 1, chunk.ends is not None, are_parcels, packed))
+            self._exchange(chunk, results, portion, (self._number + 1, chunk.ends is not None, are_parcels, packed))
         except (OSError, EOFError):
             self._account_for_death(chunk, results, portion, len(results) - before)
             return
         self._deaths = 0
-        made = len(portion) - left
-        _put_back(chunk, portion[made:])
-        self._calls_left -= made
-        self._learn(made, perf_counter() - began)
+        self._calls_left -= len(portion)
+        self._learn(len(portion), perf_counter() - began)
 
     def _take(self, chunk: Chunk) -> list[Any]:
         most = self._fitting if self._most_calls is None else min(self._fitting, self._calls_left)
@@ -114,32 +119,28 @@ class ProcessEngine:
             pass
         return portion
 
-    def _exchange(self, chunk: Chunk, results: list[Any], portion: tuple[Any, ...]) -> int:
-        """Have the calls of ``portion`` made, take what they come to, and return how many were not begun."""
+    def _exchange(self, chunk: Chunk, results: list[Any], portion: list[Any], message: tuple[Any, ...]) -> None:
+        """Have the calls of ``portion`` made and take what they come to; those not begun are put back."""
         child = self._child
         assert child is not None
         child.page[BEGUN] = child.page[ENDED] = 0
         # First the number, then the look: who cancels does it the other way round.
         self._number += 1
-        child.wire.send(("calls", *portion))
+        child.wire.send(("calls", *message))
         if chunk.is_cancelled:
             self.interrupt()
-        left: int | None = None
-        while left is None:
-            packed, are_parcels, failures, ends, left = child.wire.receive()
+        before, is_last = len(results), False
+        while not is_last:
+            if before + len(portion) - len(results) > 1 and not child.wire.wait(PATIENCE_SECONDS):
+                child.give_back(self._number)
+                continue
+            packed, are_parcels, failures, ends, given_back, is_last = child.wire.receive()
             if chunk.ends is not None and ends is not None:
                 chunk.ends.extend(ends)  # before the results: whoever sees a result finds its time
-            if not (are_parcels or failures):
-                results.extend(packed)
-                continue
-            for at, value in enumerate(packed):
-                if at in failures:
-                    _fail(chunk, results, unwrap_error(failures[at]))
-                elif not are_parcels:
-                    results.append(value)
-                else:
-                    _receive(chunk, results, value)
-        return left
+            _record(chunk, results, packed, are_parcels, failures)
+            if given_back:
+                _put_back(chunk, portion[-given_back:])
+                del portion[-given_back:]
 
     def _learn(self, made: int, seconds: float) -> None:
         if made:
@@ -232,10 +233,26 @@ def _fail(chunk: Chunk, results: list[Any], error: BaseException) -> None:
     results.append(None)
 
 
-def _receive(chunk: Chunk, results: list[Any], parcel: Parcel) -> None:
+def _record(
+    chunk: Chunk, results: list[Any], packed: list[Any], are_parcels: bool, failures: dict[int, WrappedError]
+) -> None:
+    if not (are_parcels or failures):
+        results.extend(packed)
+        return
+    for at, value in enumerate(packed):
+        if at in failures:
+            _fail(chunk, results, unwrap_error(failures[at]))
+        elif not are_parcels:
+            results.append(value)
+        else:
+            _unwrap_result(chunk, results, value)
+
+
+def _unwrap_result(chunk: Chunk, results: list[Any], parcel: Parcel) -> None:
     try:
         value = unwrap(parcel)
     except BaseException as error:
-        chunk.fail(error)
-        value = None
-    results.append(value)
+        annotate(error, "raised as the result was received from its process")
+        _fail(chunk, results, error)
+    else:
+        results.append(value)

@@ -1,11 +1,12 @@
 """What runs in a process that makes calls: it takes a portion of them, answers, and waits for the next.
 
-The calls are made by the inline engine, on the main thread, with nothing beside it: no thread of ours looks at
-them. Who wants them to end writes so into the page that both sides share, and sends a signal.
+The calls are made by the inline engine, on the main thread, and no thread of ours stands by. Who wants them to end, or
+to know how far they are, writes so into the page that both sides share, and has a signal sent.
 """
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import importlib
 import mmap
@@ -24,10 +25,10 @@ from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate
 from treadle._engines.engine import CallPlan
 from treadle._engines.inline import InlineEngine
-from treadle._engines.process_keeper import STOP_SIGNAL
+from treadle._engines.process_keeper import LOOK_SIGNAL
 from treadle._engines.process_pickling import pack, unwrap, wrap_error
-from treadle._engines.process_wire import BEGUN, ENDED, PAGE_BYTES, STOP, Wire
-from treadle._sync.aside import run_aside
+from treadle._engines.process_wire import BEGUN, ENDED, GIVE_BACK, PAGE_BYTES, STOP, Wire
+from treadle._sync.aside import guard
 
 # After so long, what calls came to is reported, though others of the portion are still to be made ...
 REPORT_SECONDS = 0.001
@@ -44,13 +45,17 @@ class Child:
         self._engine: InlineEngine | None = None
         self._chunk: Chunk | None = None
         self._number = 0  # of the portion
+        self._items = 0  # in it
+        self._given_back = 0  # of them
         self._reported = 0
         self._report_at = self._end_at = 0.0
+        self._is_reporting = False
+        self._reporter: _thread.LockType | None = None  # held while another thread reports
 
     def serve(self) -> None:
         """Do what the worker asks for, until it asks for the end, or is gone."""
         here.seat = self
-        signal.signal(STOP_SIGNAL, self._hear_stop)
+        signal.signal(LOOK_SIGNAL, self._look)
         goes_on = True
         while goes_on:
             try:
@@ -67,14 +72,36 @@ class Child:
         """Return None: tasks stay with whoever submitted them."""
         return None
 
-    def _hear_stop(self, *_: object) -> None:
-        chunk = self._chunk
-        if chunk is None or self._page[STOP] != self._number:  # those it was meant for have ended
-            return
-        scope = chunk.mark_cancelled()
+    def _look(self, *_: object) -> None:
+        """Look into the page: a signal handler, so it may come between any two steps of the main thread.
+
+        What may need a lock that the call holds is left to a thread, made without the locks of ``threading``.
+        """
+        chunk, scope = self._chunk, None
+        if chunk is None or self._number not in (self._page[STOP], self._page[GIVE_BACK]):
+            return  # those it was meant for have ended
+        if self._page[STOP] == self._number and not chunk.is_cancelled:
+            scope = chunk.mark_cancelled()
+            if scope is not None and not scope.flag("it was asked to end"):
+                scope = None
+        given_back = len(chunk.todo)
         chunk.todo.clear()
-        if scope is not None and scope.flag("it was asked to end"):
-            run_aside("cancel", scope.run_callbacks)
+        if self._is_reporting or self._reporter is not None:
+            if scope is not None:
+                _thread.start_new_thread(guard, (scope.run_callbacks,))
+            return  # the next report will say it
+        report = self._next_report(chunk, given_back)
+        self._reporter = reporter = _thread.allocate_lock()
+        reporter.acquire()
+        _thread.start_new_thread(self._report_aside, (report, reporter, scope))
+
+    def _report_aside(self, report: _Report, reporter: _thread.LockType, scope: Scope | None) -> None:
+        try:
+            self._send(report, is_last=False)
+        finally:
+            reporter.release()
+        if scope is not None:
+            guard(scope.run_callbacks)
 
     # What the worker asks for
 
@@ -99,21 +126,21 @@ class Child:
         chunk = Chunk(0, items)
         chunk.make_ready()
         chunk.ends = [] if is_timed else None
-        self._reported = 0
-        self._number = number
+        self._number, self._items, self._given_back, self._reported = number, len(values), 0, 0
         self._chunk = chunk
         if self._page[STOP] == number:
             chunk.todo.clear()
             chunk.mark_cancelled()
-        if items:
+        if broken is not None:
+            chunk.fail(broken)
+            chunk.results.append(None)
+        elif items:
             now = perf_counter()
             self._report_at, self._end_at = now + REPORT_SECONDS, now + PORTION_SECONDS
             self._engine.make_calls(chunk)
-        elif broken is not None:  # only where it is the first: it shall not be taken for the failure of another
-            chunk.fail(broken)
-            chunk.results.append(None)
-        self._report(left=len(values) - len(chunk.results))
+        self._report(chunk, is_last=True)
         self._chunk = None
+        self._is_reporting = False  # not before: after the last report there must be no other
         return True
 
     def _do_close(self) -> bool:
@@ -158,22 +185,37 @@ class Child:
         if now >= self._end_at:
             chunk.todo.clear()
         elif chunk.todo:
-            self._report(left=None)
+            self._report(chunk, is_last=False)
             self._report_at = perf_counter() + REPORT_SECONDS
 
-    def _report(self, left: int | None) -> None:
-        """Tell what calls came to since the last report; at the end, how many of the portion are ``left``."""
-        chunk = self._chunk
-        assert chunk is not None
+    def _report(self, chunk: Chunk, is_last: bool) -> None:
+        """Tell what calls came to since the last report."""
+        self._is_reporting = True
+        if self._reporter is not None:
+            self._reporter.acquire()
+            self._reporter = None
+        given_back = self._items - len(chunk.results) - self._given_back if is_last else 0
+        self._send(self._next_report(chunk, given_back), is_last)
+        self._is_reporting = is_last
+
+    def _next_report(self, chunk: Chunk, given_back: int) -> _Report:
         begin, end = self._reported, len(chunk.results)
-        results = chunk.results if begin == 0 else chunk.results[begin:end]
+        self._page[ENDED] = self._reported = end
+        self._given_back += given_back
+        failures = {at - begin: error for at, error in (chunk.failures or {}).items() if begin <= at < end}
         ends = None if chunk.ends is None else chunk.ends[begin:end]
-        failures = {at - begin: wrap_error(error) for at, error in (chunk.failures or {}).items() if at >= begin}
-        self._page[ENDED] = end
+        return chunk.results[begin:end], failures, ends, given_back
+
+    def _send(self, report: _Report, is_last: bool) -> None:
+        results, errors, ends, given_back = report
+        failures = {at: wrap_error(error) for at, error in errors.items()}
         packed, are_parcels, refused = pack(results, "the result")
         failures |= {at: wrap_error(error) for at, error in refused.items()}
-        self._wire.send((packed, are_parcels, failures, ends, left))
-        self._reported = end
+        self._wire.send((packed, are_parcels, failures, ends, given_back, is_last))
+
+
+# Results, failures by their place among these, when each call ended, and how many others are given back.
+_Report = tuple[list[Any], dict[int, BaseException], list[float] | None, int]
 
 
 def _unpack(parcels: list[Any]) -> tuple[list[Any], BaseException | None]:

@@ -21,9 +21,9 @@ import time
 from dataclasses import dataclass
 from types import ModuleType
 
-STOP_CALLS = b"s"
+LOOK = b"l"
 KILL = b"k"
-LET_GO = b"l"
+LET_GO = b"g"
 
 # The exit status as ``os.wait`` has it; below 0, why it could not be started: an errno, negated.
 REPORT = struct.Struct("<q")
@@ -31,8 +31,8 @@ REPORT = struct.Struct("<q")
 LAST_SECONDS = 2.0
 # How often to look whether our own parent still lives; that is only for the case that a copy of it holds our sockets.
 LOOK_SECONDS = 1.0
-# Asks a process to end the calls it makes. By default it is ignored, so that nothing else can be hurt by it.
-STOP_SIGNAL = signal.SIGURG
+# Has a process look into the page that it shares with its worker. By default this one is ignored: it hurts nobody else.
+LOOK_SIGNAL = signal.SIGURG
 
 
 @dataclass(eq=False)
@@ -161,8 +161,8 @@ class Keeper:
             ward.is_let_go = True
         if KILL in orders:
             ward.kill()
-        elif STOP_CALLS in orders:
-            os.kill(ward.pid, STOP_SIGNAL)
+        elif LOOK in orders:
+            os.kill(ward.pid, LOOK_SIGNAL)
         if not orders:
             self._drop_leash(ward)
             if ward.is_let_go:

@@ -28,6 +28,8 @@ _MAX_DEPTH = 8
 Buffers = list[pickle.PickleBuffer]
 # A pickle and its buffers.
 Parcel = tuple[Any, ...]
+# An exception in a parcel, if it can be, its ``repr``, and its traceback.
+WrappedError = tuple[Parcel | None, str, str]
 
 
 class RemoteTraceback(Exception):
@@ -83,7 +85,7 @@ def unwrap(parcel: Parcel) -> Any:
     return pickle.loads(data, buffers=buffers)  # noqa: S301  # it comes from a process of our own
 
 
-def wrap_error(error: BaseException) -> tuple[Parcel | None, str, str]:
+def wrap_error(error: BaseException) -> WrappedError:
     """Return what is to be said of ``error``: itself, if that is possible, its ``repr`` and its traceback."""
     import traceback
 
@@ -99,7 +101,7 @@ def wrap_error(error: BaseException) -> tuple[Parcel | None, str, str]:
     return parcel, describe(error), text
 
 
-def unwrap_error(wrapped: tuple[Parcel | None, str, str]) -> BaseException:
+def unwrap_error(wrapped: WrappedError) -> BaseException:
     """Return the exception that ``wrapped`` tells of, or what stands for it, with the text of its traceback."""
     parcel, described, text = wrapped
     error: Any = None
@@ -241,6 +243,7 @@ def _parts_of_object(value: Any) -> Iterator[tuple[str, Any]]:
     for names in (getattr(value, "__dict__", None), state[0] if slots else state, slots):
         named |= names if isinstance(names, dict) else {}
     named |= {name: getattr(value, name, None) for name in _as_names(getattr(type(value), "__slots__", ()))}
+    named["__class__"] = type(value)
     for part in arguments or ():
         yield next((f".{name}" for name, known in named.items() if known is part), ", a part of it"), part
     if isinstance(state, dict | tuple):

@@ -12,8 +12,8 @@ import sys
 import threading
 import weakref
 
-from treadle._engines.process_keeper import KILL, LET_GO, REPORT, STOP_CALLS
-from treadle._engines.process_wire import PAGE_BYTES, STOP, Wire, open_line, open_page
+from treadle._engines.process_keeper import KILL, LET_GO, LOOK, REPORT
+from treadle._engines.process_wire import GIVE_BACK, PAGE_BYTES, STOP, Wire, open_line, open_page
 
 # How long to wait for word of how a process ended whose line has closed; the keeper says so before it closes it.
 REPORT_SECONDS = 2.0
@@ -47,7 +47,12 @@ class ChildProcess:
     def stop_calls(self, portion: int) -> None:
         """Ask the calls of that portion to end."""
         self.page[STOP] = portion
-        self._order(STOP_CALLS)
+        self._order(LOOK)
+
+    def give_back(self, portion: int) -> None:
+        """Ask for what calls of that portion have come to, and for those that have not begun."""
+        self.page[GIVE_BACK] = portion
+        self._order(LOOK)
 
     def kill(self) -> None:
         """Kill the process, and what it has started in its process group."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import socket
 import struct
 from typing import Any
@@ -26,6 +27,8 @@ class Wire:
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
+        self._poll = select.poll()
+        self._poll.register(line, select.POLLIN)
         self._buffer = bytearray(SMALL_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0  # of what was read and not used yet
@@ -54,6 +57,10 @@ class Wire:
                 sent -= parts.pop().nbytes
             if sent:
                 parts[-1] = parts[-1][sent:]
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until there is something to receive, or for ``seconds``; tell which it was."""
+        return self._start != self._end or bool(self._poll.poll(1000 * seconds))
 
     def receive(self) -> Any:
         """Wait for a message, and return it.
@@ -130,8 +137,9 @@ def open_page() -> int:
     return page
 
 
-PAGE_BYTES = 24
-# What stands where in the memory that worker and process share, each a 64-bit number.
-BEGUN = 0  # calls of the present portion that have begun; the process writes it
-ENDED = 1  # of these, how many had ended when it last began to say so
-STOP = 2  # the portion that is to end early; the worker's side writes it
+PAGE_BYTES = 32
+# What stands where in the memory that worker and process share, each a 64-bit number. The process writes:
+BEGUN = 0  # calls of the present portion that have begun,
+ENDED = 1  # and how many of these had ended when it last began to say so. The worker's side writes:
+STOP = 2  # the portion whose calls are to end,
+GIVE_BACK = 3  # and the one of which it wants back what has not begun.
