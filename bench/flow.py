@@ -40,16 +40,16 @@ def _treadle(ordered: bool) -> Callable[[], Iterable[Any]]:
     return start
 
 
-def _pypeln() -> Iterable[Any]:
+def _pypeln() -> Any:
     import pypeln
 
-    stage: Iterable[Any] = range(ITEMS)
+    stage: Any = range(ITEMS)
     for _ in range(STAGES):
         stage = pypeln.thread.map(_nap, stage, workers=WORKERS, maxsize=WORKERS)
     return stage
 
 
-def _streamable() -> Iterable[Any]:
+def _streamable() -> Any:
     from streamable import stream
 
     flow = stream(range(ITEMS))
@@ -113,7 +113,7 @@ def run_pipeline(effort: Effort) -> Result:
         ],
         [Table(("contender", "time", f"against {millis(IDEAL_SECONDS)}", f"against {BARE}"), rows)],
         [
-            f"The ideal: {ITEMS:,} calls of {millis(CALL_SECONDS)} by {WORKERS} workers, in all stages at the same time.",
+            f"The ideal: {ITEMS:,} calls of {millis(CALL_SECONDS)} by {WORKERS} workers, all stages at the same time.",
             f"{BARE}: {WORKERS} threads that sleep as often as one stage does, and do nothing else.",
             f"{PYPELN.name}: {WORKERS} items between two stages; its results are not ordered.",
             spread(mine, "seconds", millis),
