@@ -101,9 +101,8 @@ class LockWatch:
         """Leave at once if threads hang, as the interpreter would wait for them for ever."""
         stuck = [thread.name for thread in threading.enumerate() if not thread.daemon and hangs(thread.ident or 0)]
         if stuck:
-            print(
-                f"treadle: leaving without a goodbye: {len(stuck)} threads hang ({', '.join(stuck)})", file=sys.stderr
-            )
+            names = ", ".join(stuck)
+            sys.stderr.write(f"treadle: leaving without a goodbye: {len(stuck)} threads hang ({names})\n")
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(self._status)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import random
 import re
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import pytest
 
 import treadle
 from tests.conftest import PATIENCE_SECONDS
-from tests.others import Other
-from treadle._sync import wait_graph
+from tests.others import Other, wait_until_it_waits
+from tests.places import wait_until
+from tests.programs import finish, start_program
+from treadle._sync import locks, wait_graph
+from treadle._sync.parker import Parker
 
 AnyLock: TypeAlias = treadle.Lock | treadle.RLock
 KINDS = [treadle.Lock, treadle.RLock]
@@ -166,15 +173,15 @@ def test_the_message_names_all_that_matters() -> None:
 
 
 def test_three_threads_in_a_circle() -> None:
-    locks = [treadle.Lock(name) for name in "abc"]
-    second, go_second = start_with(locks[1], locks[2], "second")
-    third, go_third = start_with(locks[2], locks[0], "third")
+    three = [treadle.Lock(name) for name in "abc"]
+    second, go_second = start_with(three[1], three[2], "second")
+    third, go_third = start_with(three[2], three[0], "third")
 
-    with pytest.raises(treadle.Deadlock, match="3 threads") as caught, locks[0]:
+    with pytest.raises(treadle.Deadlock, match="3 threads") as caught, three[0]:
         for other, go_on in ((second, go_second), (third, go_third)):
             go_on.set()
             other.wait_until_it_waits()
-        locks[1].acquire()
+        three[1].acquire()
 
     assert [re.match(r"thread '(\w+)'", text)[1] for text in caught.value.threads] == ["MainThread", "second", "third"]  # type: ignore[index]
     assert second.join().value == third.join().value == "had both"
@@ -182,14 +189,14 @@ def test_three_threads_in_a_circle() -> None:
 
 def test_a_chain_of_many_threads() -> None:
     """As long as it likes: the search does not go deeper with each."""
-    locks = [treadle.Lock() for _ in range(200)]
-    others = [start_with(*pair) for pair in zip(locks[1:], [*locks[2:], locks[0]], strict=True)]
+    many = [treadle.Lock() for _ in range(200)]
+    others = [start_with(*pair) for pair in zip(many[1:], [*many[2:], many[0]], strict=True)]
 
-    with pytest.raises(treadle.Deadlock, match="200 threads"), locks[0]:
+    with pytest.raises(treadle.Deadlock, match="200 threads"), many[0]:
         for other, go_on in others:
             go_on.set()
             other.wait_until_it_waits()
-        locks[1].acquire()
+        many[1].acquire()
 
     assert all(other.join().value == "had both" for other, _ in others)
 
@@ -218,3 +225,324 @@ def test_a_wait_with_a_timeout_is_no_part_of_a_deadlock() -> None:
         assert b.acquire(timeout=0.01) is False
 
     assert other.join().value == "had both"
+
+
+# Waits that end otherwise
+
+
+def test_a_cancelled_waiter_leaves_and_takes_nothing_with_it() -> None:
+    lock = treadle.Lock()
+
+    with treadle.TaskGroup() as group:
+        with lock:
+            first, second = group.submit(take, lock), group.submit(take, lock)
+            wait_until(lambda: len(wait_graph._waits) == 2)
+            first.cancel()
+            wait_until(first.done)
+        assert second.result() == "taken"
+
+    assert first.cancelled()
+    assert lock._line == []
+
+
+def test_whoever_was_woken_and_gives_up_wakes_the_next() -> None:
+    """The wake-up of one that is cancelled in that moment is not lost."""
+    lock = treadle.Lock()
+    lock.acquire()
+    others = [Other(lambda: take(lock)) for _ in range(2)]
+    wait_until(lambda: len(lock._line) == 2)
+    first = lock._line[0]
+    given_up = treadle.Lock._take
+    is_first_gone = threading.Event()
+
+    def give_up_once(self: treadle.Lock) -> bool:
+        if self._line and self._line[0] is first and not is_first_gone.is_set() and not self.locked():
+            is_first_gone.set()
+            raise treadle.Cancelled
+        return given_up(self)
+
+    treadle.Lock._take = give_up_once  # type: ignore[method-assign]
+    try:
+        lock.release()
+        ends = sorted(str(other.join().value) for other in others)
+    finally:
+        treadle.Lock._take = given_up  # type: ignore[method-assign]
+
+    assert ends == ["None", "taken"]
+
+
+def test_conditions_are_reacquired_in_a_cancelled_call() -> None:
+    """Whoever comes back from ``wait`` holds the lock, cancelled or not, and feels it at the next wait."""
+    lock = treadle.RLock()
+    condition = threading.Condition(lock)  # type: ignore[arg-type]  # typeshed wants threading's own
+    waits, seen = threading.Event(), []
+
+    def wait() -> None:
+        with condition, condition:
+            waits.set()
+            condition.wait(PATIENCE_SECONDS)
+            seen.append(lock._is_owned())
+            treadle.check_cancelled()
+
+    with treadle.TaskGroup() as group:
+        task = group.submit(wait)
+        assert waits.wait(PATIENCE_SECONDS)
+        with condition:
+            task.cancel()
+            condition.notify()
+            wait_until(lambda: bool(lock._line))
+
+    assert seen == [True]
+    assert task.cancelled()
+    assert not lock.locked()
+
+
+@each_kind
+def test_a_condition_works(make: Callable[[], AnyLock]) -> None:
+    condition, items = threading.Condition(make()), list[int]()  # type: ignore[arg-type]  # typeshed wants threading's own
+
+    def get() -> int:
+        with condition:
+            assert condition.wait_for(lambda: bool(items), PATIENCE_SECONDS)
+            return items.pop()
+
+    others = [Other(get) for _ in range(3)]
+    for number in range(3):
+        with condition:
+            items.append(number)
+            condition.notify()
+
+    assert sorted(other.join().value for other in others) == [0, 1, 2]
+    with pytest.raises(RuntimeError):
+        condition.notify()
+
+
+@each_kind
+def test_a_thread_that_has_died_with_the_lock_in_hand(make: Callable[[], AnyLock]) -> None:
+    lock = make()
+    Other(lock.acquire).join()
+
+    with pytest.raises(treadle.Deadlock, match=r"has ended while it held the R?Lock made at"):
+        lock.acquire()
+    assert lock.acquire(timeout=0.01) is False
+
+
+def test_a_thread_that_dies_with_the_lock_in_hand_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They look up every so often, each for itself."""
+    monkeypatch.setattr(locks, "LOOK_UP_SECONDS", 0.01)
+    lock, die = treadle.Lock(), threading.Event()
+    holder = Other(lambda: lock.acquire() and die.wait(PATIENCE_SECONDS))
+    wait_until(lock.locked)
+    others = [Other(lambda: take(lock)) for _ in range(3)]
+    for other in others:
+        other.wait_until_it_waits()
+
+    die.set()
+    holder.join()
+
+    assert all(isinstance(other.join().error, treadle.Deadlock) for other in others)
+
+
+def test_ctrl_c_ends_the_wait_of_the_main_thread() -> None:
+    lock, main = treadle.Lock(), threading.main_thread().ident or 0
+    release = threading.Event()
+
+    def hold() -> None:
+        with lock:
+            assert release.wait(PATIENCE_SECONDS)
+
+    holder = Other(hold)
+    wait_until(lock.locked)
+
+    def interrupt() -> None:
+        wait_until_it_waits(main)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    interrupter = Other(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        lock.acquire()
+    interrupter.join()
+    release.set()
+    holder.join()
+
+    assert take(lock) == "taken"
+
+
+# In the middle of it
+
+
+def test_a_signal_handler_that_waits_for_a_lock_while_its_thread_waits_for_one() -> None:
+    """Its wait stands in the graph in the place of the one it has interrupted, and gives the place back."""
+    outer, inner, main = treadle.Lock("outer"), treadle.Lock("inner"), threading.main_thread().ident or 0
+    seen: list[str] = []
+
+    def handle(*_: object) -> None:
+        with inner:
+            seen.append("handler")
+
+    def hold() -> None:
+        with outer:
+            with inner:
+                have.set()
+                wait_until_it_waits(main)
+                before = wait_graph._waits[main]
+                signal.pthread_kill(main, signal.SIGUSR1)
+                wait_until(lambda: wait_graph._waits[main] is not before)
+            wait_until(lambda: wait_graph._waits.get(main) is before)
+
+    have = threading.Event()
+    handler = signal.signal(signal.SIGUSR1, handle)
+    try:
+        other = Other(hold)
+        assert have.wait(PATIENCE_SECONDS)
+        with outer:
+            seen.append("main")
+    finally:
+        signal.signal(signal.SIGUSR1, handler)
+
+    assert other.join().error is None
+    assert seen == ["handler", "main"]
+
+
+def test_a_finalizer_that_waits_for_a_lock_in_the_middle_of_a_search() -> None:
+    """It runs with the graph's own lock in its thread's hands, and lends it to those it waits for."""
+    held, contended = treadle.Lock("held"), treadle.Lock("contended")
+    searching, have = threading.Event(), threading.Barrier(3)
+    searches: list[int] = []
+
+    class Interrupted:
+        """What is waited for; its search is interrupted, as by a finalizer that a garbage collection runs."""
+
+        verb: ClassVar[str] = "holds"
+
+        def holders(self) -> wait_graph.Needs:
+            searches.append(len(searches))
+            if len(searches) == 1:
+                searching.set()
+                with held:
+                    pass
+            return wait_graph.GOES_ON
+
+        def describe(self) -> str:
+            return "something"
+
+    def hold() -> str:
+        with held:
+            have.wait(PATIENCE_SECONDS)
+            assert searching.wait(PATIENCE_SECONDS)
+            return take(contended)
+
+    def contend() -> None:
+        with contended:
+            have.wait(PATIENCE_SECONDS)
+            holder.wait_until_it_waits()  # which takes the graph's lock
+
+    holder = Other(hold)
+    contender = Other(contend)
+    have.wait(PATIENCE_SECONDS)
+    with wait_graph.Wait(Interrupted(), Parker()) as wait:
+        assert wait.find_circle() == []
+
+    assert len(searches) > 1, "it looks again, as much may have changed"
+    assert holder.join().value == "taken"
+    assert contender.join().error is None
+
+
+def test_a_lock_that_is_held_in_a_forked_child_by_nobody() -> None:
+    """Threads do not come along: who waits for one of theirs is told, and what the child holds it holds."""
+    program = """
+        import os, threading, treadle
+        theirs, mine, free = treadle.Lock(), treadle.RLock(), treadle.Lock()
+        held, end = threading.Event(), threading.Event()
+        def hold():
+            with theirs:
+                held.set()
+                end.wait()
+        def wait():
+            with mine: pass
+        thread = threading.Thread(target=hold); thread.start(); held.wait()
+        with mine:
+            waiter = threading.Thread(target=wait); waiter.start()
+            while not mine._line: pass
+            if (child := os.fork()) == 0:
+                try:
+                    theirs.acquire()
+                except treadle.Deadlock as error:
+                    assert "has ended while it held" in str(error)
+                    theirs._at_fork_reinit()
+                    with theirs, free, mine: pass
+                    mine.release()
+                    got = []
+                    mine.acquire()
+                    late = threading.Thread(target=lambda: [wait(), got.append(1)]); late.start()
+                    while len(mine._line) < 2: pass
+                    mine.release()
+                    late.join(10)
+                    os._exit(0 if got else 3)
+                os._exit(4)
+            status = os.waitpid(child, 0)[1]
+        end.set(); thread.join(); waiter.join()
+        print(os.waitstatus_to_exitcode(status))
+    """
+    assert finish(start_program(program))[:2] == (0, "0\n")
+
+
+# Many at once
+
+
+def run_at_once(work: Callable[[random.Random], object], seed: int) -> None:
+    """Run four threads with seeds of their own, which take turns as often as can be."""
+    print("seed", seed)
+
+    def start(number: int) -> Other:
+        own = random.Random(4 * seed + number)
+        return Other(lambda: work(own))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        others = [start(number) for number in range(4)]
+        for other in others:
+            other.thread.join(60)
+            assert other.join().error is None, other.error
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_deadlock_is_made_up(seed: int) -> None:
+    """Threads that take locks in one order, or out of order without waiting for ever, never hang in a circle."""
+    many: list[AnyLock] = [treadle.Lock() if number % 2 else treadle.RLock() for number in range(5)]
+
+    def work(own: random.Random) -> None:
+        for _ in range(500):
+            first, second, third = sorted(own.sample(range(5), 3))
+            with many[first], many[second]:
+                chance = own.random()
+                if chance < 0.6:
+                    with many[third]:
+                        pass
+                else:
+                    other = many[own.randrange(5)]
+                    if other.acquire(False) if chance < 0.8 else other.acquire(timeout=own.random() / 1000):
+                        other.release()
+
+    run_at_once(work, seed)
+
+    assert not any(lock.locked() for lock in many)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_deadlock_goes_unseen(seed: int) -> None:
+    """Threads that take locks in any order, and start over when told, all come to their end."""
+    many: list[AnyLock] = [treadle.Lock() if number % 2 else treadle.RLock() for number in range(4)]
+
+    def work(own: random.Random) -> None:
+        for _ in range(500):
+            first, second = own.sample(range(4), 2)
+            with contextlib.suppress(treadle.Deadlock), many[first], many[second]:
+                pass
+
+    run_at_once(work, seed)
+
+    assert not any(lock.locked() for lock in many)
