@@ -120,6 +120,13 @@ def test_no_run_begins_while_another_goes_on(clock: ManualClock, gate: Gate) -> 
         assert monitor.missed == 4
 
 
+def test_a_timer_that_goes_off_while_another_is_set_does_nothing(clock: ManualClock) -> None:
+    with treadle.every(10, Stamps(lambda number: clock.advance(25))) as monitor:
+        wait_for_runs(monitor, 1)
+        monitor._begin(1, monitor._ticks._start + 10)
+        assert monitor._book.stats().taken == 1
+
+
 def test_a_clock_that_jumps_an_hour_makes_one_run(clock: ManualClock) -> None:
     stamps = Stamps()
     with treadle.every(10, stamps) as monitor:
@@ -646,20 +653,27 @@ def test_it_goes_on_though_nobody_holds_it_and_is_collected_after_its_end(clock:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_has_none_and_the_parent_goes_on(clock: ManualClock) -> None:
-    with treadle.every(10, Stamps()) as monitor:
-        wait_for_runs(monitor, 1)
+def test_a_forked_child_has_none_and_the_parent_goes_on(clock: ManualClock, gate: Gate) -> None:
+    """Forked in the middle of a run, and while another thread would have held the lock."""
+    with treadle.every(10, gate.hold) as monitor:
+        gate.wait_for_arrivals()
+        held = monitor._lock
+        held.acquire()
         child = os.fork()
         if child == 0:
+            signal.alarm(10)  # should it hang
             code = 1
             try:
-                monitor.wait_next(timeout=1)
+                monitor.wait_next()
             except treadle.PeriodicStopped as error:
                 monitor.stop()
                 code = 0 if "was forked" in str(error) else 2
             finally:
                 os._exit(code)
+        held.release()
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        gate.open()
+        wait_for_runs(monitor, 1)
         clock.advance(10)
         wait_for_runs(monitor, 2)
 

@@ -469,7 +469,15 @@ def test_calls_for_a_destroyed_window_are_dropped_and_said_once() -> None:
         other = treadle.on_loop(print, via=root)
         child.destroy()
         post("arrives")
-        root.after(50, lambda: (post("too late"), post("too late"), frame.destroy()))
+        def waiting():
+            return len(root.tk.splitlist(root.tk.call("after", "info")))
+        def destroy():
+            post("too late")
+            post("too late")
+            before = waiting()
+            frame.destroy()
+            print("timers:", waiting() - before)
+        root.after(50, destroy)
         root.after(100, lambda: (post("later still"), other("goes on")))
         root.after(150, root.destroy)
         root.mainloop()
@@ -479,6 +487,7 @@ def test_calls_for_a_destroyed_window_are_dropped_and_said_once() -> None:
     assert out.splitlines() == [
         "arrives",
         "the loop that calls of print are for has ended: 2 dropped, and so is whatever comes",
+        "timers: -1",
         "goes on",
         "the loop that calls of print are for has ended: 1 dropped, and so is whatever comes",
     ]
