@@ -274,6 +274,23 @@ def waits_are_typed() -> None:
         treadle.check_cancelled()
 
 
+def locks_are_typed(error: treadle.Deadlock) -> None:
+    def report(deadlock: treadle.Deadlock) -> None:
+        assert_type(deadlock.reason, str)
+
+    lock, again = treadle.Lock(), treadle.RLock(name="stock")
+    with lock as is_had, again:
+        assert_type(is_had, bool)
+    assert_type(lock.acquire(timeout=1.5), bool)
+    assert_type(again.acquire(False), bool)
+    assert_type(lock.release(), None)
+    assert_type(lock.locked(), bool)
+    with treadle.watch_locks(report) as nothing:
+        assert_type(nothing, None)
+    assert_type(error.threads, tuple[str, ...])
+    treadle.Lock("stock", 3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
 def test_tools_are_typed() -> None:
     turnstile = Turnstile(timeout=1.0)
     with turnstile(0) as passed, assert_no_leaked_threads() as _:

@@ -266,10 +266,12 @@ class Lock(_OwnedLock):
         >>> with lock:
         ...     print(lock.acquire(timeout=0.01))
         False
-        >>> with lock, lock:
-        ...     print("never reached")
-        Traceback (most recent call last):
-        treadle.errors.Deadlock: ...
+        >>> try:
+        ...     with lock, lock:
+        ...         print("never reached")
+        ... except treadle.Deadlock:
+        ...     print("it would have waited for itself")
+        it would have waited for itself
     """
 
     __slots__ = ("_is_free",)
