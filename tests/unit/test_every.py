@@ -159,6 +159,16 @@ def test_the_first_tick_is_taken_however_long_it_takes_to_get_there() -> None:
     assert ticks.after(9.9) == (0, 0.0)
 
 
+def test_a_late_machine_keeps_a_tick_until_the_next_one_comes() -> None:
+    """The run before it was short: it began late, or its worker was slow to hear of it."""
+    ticks = Ticks(0.0, 10.0, 0.0)
+    ticks.take(0, 0.0, 0.0)
+
+    assert ticks.after(19.9, took=1.0) == (1, 10.0)
+    assert ticks.after(19.9, took=10.0) == (2, 20.0)
+    assert ticks.after(20.1, took=1.0) == (3, 30.0)
+
+
 def test_jitter_makes_runs_late_by_a_share_of_the_period_and_does_not_add_up() -> None:
     random.seed(7)
     ticks = Ticks(100.0, 10.0, 0.25)

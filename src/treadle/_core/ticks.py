@@ -31,14 +31,16 @@ class Ticks:
         self._taken = -1
         self.missed: int = 0
 
-    def after(self, now: float) -> tuple[int, float]:
+    def after(self, now: float, took: float = math.inf) -> tuple[int, float]:
         """Return the number and the time of the next tick: the one expected, or the first that is not over.
 
-        The very first is never over: to get ready takes a while.
+        A tick is over once it has passed. But if the run before it ``took`` less than a period, it was not that run but
+        the machine that was late: then a tick is over when the next one comes. The very first is never over.
         """
         number = self.expected
         when = self._at(number)
-        if number and now - when > self._seconds * ROUNDING_SHARE:
+        patience = self._seconds * (1 - ROUNDING_SHARE if took < self._seconds else ROUNDING_SHARE)
+        if number and now - when > patience:
             number = max(number, math.ceil((now - self._start) / self._seconds - ROUNDING_SHARE))
             when = max(self._at(number), now)
         return number, when

@@ -247,7 +247,7 @@ class Periodic(Generic[T]):
         """Set the timer for the next tick. Under the lock."""
         if self._timer is not None:
             self._timer.cancel()
-        self._due = self._ticks.after(clock.now())
+        self._due = self._ticks.after(clock.now(), self._turn.took)
         self._timer = timekeeper.call_at(self._due[1], partial(self._begin, *self._due))
 
     def _begin(self, number: int, when: float) -> None:

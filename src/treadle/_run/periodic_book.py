@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
+from treadle._core import clock
 from treadle._core.outcome import Outcome
 from treadle._crew.policy import Policy
 from treadle._run.task import Task
@@ -29,20 +30,22 @@ class Waiter(Generic[T]):
 class Turn:
     """Calls the function, and knows whether the call is still in it. In logs it goes by the function's name."""
 
-    __slots__ = ("_note_out", "begun", "func", "is_inside")
+    __slots__ = ("_note_out", "begun", "func", "is_inside", "took")
 
     def __init__(self, fn: Callable[[], Any], note_out: Callable[[], object]) -> None:
         self.func = fn
         self.is_inside = False
         self.begun = 0.0
+        self.took = 0.0  # the latest call that ended, by ``clock.now()``
         self._note_out = note_out
 
     def __call__(self) -> Any:
-        self.begun = perf_counter()
+        self.begun, began = perf_counter(), clock.now()
         self.is_inside = True
         try:
             return self.func()
         finally:
+            self.took = clock.now() - began
             self.is_inside = False
             self._note_out()
 
