@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import pytest
 
@@ -446,6 +446,118 @@ def test_a_finalizer_that_waits_for_a_lock_in_the_middle_of_a_search() -> None:
     assert len(searches) > 1, "it looks again, as much may have changed"
     assert holder.join().value == "taken"
     assert contender.join().error is None
+
+
+def test_an_interrupt_right_after_it_was_taken_gives_it_back() -> None:
+    """Where Ctrl-C comes between taking it and noting so, nobody else would ever get it."""
+    for make in KINDS:
+        lock: Any = make()
+        take_it = lock._try
+
+        def take_and_be_interrupted(blocking: bool, take_it: Callable[[bool], bool] = take_it) -> bool:
+            take_it(blocking)
+            raise KeyboardInterrupt
+
+        for acquire in (lock.acquire, lock.__enter__):
+            lock._try = take_and_be_interrupted
+            with pytest.raises(KeyboardInterrupt):
+                acquire()
+            assert not lock.locked()
+            lock._try = take_it
+            with lock:
+                lock._try = take_and_be_interrupted
+                with pytest.raises(KeyboardInterrupt):
+                    acquire()
+                lock._try = take_it
+                assert lock._state()[1] == 1
+            assert not lock.locked()
+
+
+def test_a_block_left_on_another_thread_gives_nothing_back() -> None:
+    """As a generator may do it."""
+    lock = treadle.Lock()
+
+    def block() -> Iterator[None]:
+        with lock:
+            yield
+
+    entered = block()
+    next(entered)
+    assert isinstance(Other(lambda: next(entered, None)).join().error, RuntimeError)
+
+    with pytest.raises(treadle.Deadlock):
+        lock.acquire()
+    lock.release()
+    assert Other(lambda: take(lock)).join().value == "taken"
+
+
+def test_whoever_has_it_but_stands_in_the_graph_still_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between getting a lock and taking back its wait, a thread looks as if it waited for itself."""
+    mine, yours = treadle.Lock("mine"), treadle.Lock("yours")
+    has_it, go_on, main = threading.Event(), threading.Event(), threading.main_thread().ident or 0
+    take_back = wait_graph.Wait._take_back
+
+    def take_back_late(self: wait_graph.Wait) -> None:
+        if self.awaited is yours:
+            has_it.set()
+            assert go_on.wait(PATIENCE_SECONDS)
+        take_back(self)
+
+    monkeypatch.setattr(wait_graph.Wait, "_take_back", take_back_late)
+    yours.acquire()
+    other, start = start_with(mine, yours)
+    start.set()
+    other.wait_until_it_waits()
+    yours.release()
+    assert has_it.wait(PATIENCE_SECONDS)
+
+    def let_it() -> None:
+        wait_until_it_waits(main)
+        go_on.set()
+
+    helper = Other(let_it)
+    with mine:
+        assert other.join().value == "had both"
+    helper.join()
+
+
+def test_a_circle_that_is_another_at_the_second_look_is_none() -> None:
+    me, looks = threading.get_ident(), [(any, (threading.get_ident(),)), wait_graph.GOES_ON, wait_graph.GOES_ON]
+
+    class Changing:
+        verb: ClassVar[str] = "holds"
+
+        def holders(self) -> wait_graph.Needs:
+            return looks.pop(0)
+
+        def describe(self) -> str:
+            return "something"
+
+    with wait_graph.Wait(Changing(), Parker()) as wait:
+        assert wait.find_circle() == []
+    assert me not in wait_graph._waits
+
+
+def test_one_that_was_cancelled_but_has_not_left_yet_is_not_stuck() -> None:
+    mine, yours, main = treadle.Lock("mine"), treadle.Lock("yours"), threading.main_thread().ident or 0
+
+    def hold_and_wait() -> None:
+        with mine, yours:
+            pass
+
+    with treadle.PoolExecutor() as pool, yours:
+        task = pool.submit(hold_and_wait)
+        wait_until(lambda: bool(wait_graph._waits))
+        scope = task._chunk.own_scope()  # type: ignore[union-attr]
+        scope.mark("it was cancelled")  # and not woken yet
+
+        def let_it() -> None:
+            wait_until_it_waits(main)
+            scope.wake()
+
+        helper = Other(let_it)
+        with mine:
+            helper.join()
 
 
 def test_a_lock_that_is_held_in_a_forked_child_by_nobody() -> None:
