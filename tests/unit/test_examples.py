@@ -170,6 +170,19 @@ def test_on_sigterm_the_chat_delivers_what_waits_and_ends() -> None:
         assert finish(room.process) == (0, "", "")
 
 
+def test_ctrl_c_ends_the_chat_although_everybody_is_silent() -> None:
+    """The group asks its calls to end; those that wait for a line are woken as the connections are shut."""
+    with chat() as room:
+        guests = [room.let_in() for _ in range(2)]
+
+        room.process.send_signal(signal.SIGINT)
+
+        assert [guest.hear() for guest in guests] == ["", ""]
+        status, _, err = finish(room.process)
+    assert status == -signal.SIGINT
+    assert err.endswith("KeyboardInterrupt\n")
+
+
 def test_somebody_has_to_leave_the_chat_before_the_fifth_gets_in() -> None:
     with chat() as room:
         first, second, *_ = [room.let_in() for _ in range(4)]
