@@ -213,6 +213,36 @@ def test_a_stalled_consumer_holds_back_the_source() -> None:
         assert source.taken == 3
 
 
+def test_by_default_a_stage_may_take_four_items_more_for_each_worker(gate: Gate) -> None:
+    """Hand-overs between stages come in bursts."""
+    source = Counted(count())
+    with treadle.pipeline(source).map(gate.hold, max_workers=2).start() as flow:
+        gate.wait_for_arrivals(2)
+
+        wait_until(lambda: flow.stats.stages[0].taken == 2 + 2 * 4)
+
+        assert source.taken == 2 + 2 * 4
+        gate.open()
+
+
+def test_what_is_there_is_passed_on_together(gate: Gate) -> None:
+    """No more than there is: the next stage has what came, although the one before it holds the next call."""
+    seen: list[int] = []
+
+    def hold_at_eight(item: int) -> int:
+        if item == 8:
+            gate.hold()
+        return item
+
+    flow = treadle.pipeline(range(9)).map(hold_at_eight, max_workers=1, chunksize=8).map(seen.append).start()
+    gate.wait_for_arrivals()
+
+    wait_until(lambda: sorted(seen) == list(range(8)))
+
+    gate.open()
+    assert len(list(flow)) == 9
+
+
 def test_batches_are_bounded_as_well() -> None:
     """A list being filled, and as much as one list and one item that wait."""
     source = Counted(count())

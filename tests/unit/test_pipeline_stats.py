@@ -156,7 +156,8 @@ def test_stats_outlive_the_flow_and_hold_nothing_of_it() -> None:
     stats = pipeline.stats
 
     stage = stats.stages[0]
-    assert stage.taken == stage.succeeded + stage.not_started == 3
+    assert stage.taken == stage.succeeded + stage.not_started
+    assert stage.succeeded >= stage.passed_on == 1
     assert stats.name == pipeline.name == "pipeline"
 
 

@@ -37,6 +37,7 @@ class Settings:
     grace: float = DEFAULT_GRACE_SECONDS
     max_abandoned: int = DEFAULT_MAX_WORKERS
     engine: EngineName = "threads"
+    lead: int = 1  # chunks that may wait for each worker, where no buffersize was given
 
     def __post_init__(self) -> None:
         check_count("max_workers", self.max_workers, least=1)

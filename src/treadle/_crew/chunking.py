@@ -51,14 +51,21 @@ class ChunkSizer:
         buffersize: The items that may wait beyond the workers', where the user gave a number: it then also
             caps the chunks, so that one worker cannot take them all.
         pace: Of the engine.
+        lead: Chunks that may wait for each worker, where the user gave no ``buffersize``.
     """
 
     is_learning = True  # from chunks that are done
 
     def __init__(
-        self, max_workers: int, chunksize: int | None, buffersize: int | None, pace: Pace = ON_THREADS
+        self,
+        max_workers: int,
+        chunksize: int | None,
+        buffersize: int | None,
+        pace: Pace = ON_THREADS,
+        lead: int = 1,
     ) -> None:
         self.pace = pace
+        self._lead = lead
         self._max_workers = max_workers
         self._chunksize = chunksize
         self._buffersize = buffersize
@@ -77,12 +84,12 @@ class ChunkSizer:
     def limit(self, active: int) -> int:
         """Return how many items may be taken beyond the last result consumed, ``active`` workers being busy.
 
-        ``max_workers + buffersize``, where ``buffersize`` is by default ``max_workers`` chunks; it grows only
+        ``max_workers + buffersize``, where ``buffersize`` is by default ``max_workers * lead`` chunks; it grows only
         while calls are tiny and what they return is small.
         """
         if self._buffersize is not None:
             return self._max_workers + self._buffersize
-        least = self._max_workers * (self._chunksize or 1)
+        least = self._max_workers * self._lead * (self._chunksize or 1)
         if self._adaptive == 1:
             return self._max_workers + least
         return self._max_workers + max(least, self._adaptive * max(CHUNKS_AHEAD, 2 * active))

@@ -68,7 +68,7 @@ class Course:
         self.deadline = None if settings.timeout is None else clock.now() + settings.timeout
         # Where calls are held to a policy, each is a chunk of its own.
         chunksize = 1 if policy.is_needed else settings.chunksize
-        sizer = ChunkSizer(settings.max_workers, chunksize, settings.buffersize, choice.pace)
+        sizer = ChunkSizer(settings.max_workers, chunksize, settings.buffersize, choice.pace, settings.lead)
         self.crew = Crew(self.name, settings.max_workers, choice.make_engine, sizer, self, policy, self.deadline)
         self.intake = Intake(items, self.ledger, self.crew)
         self.waker: Waker = Parker()

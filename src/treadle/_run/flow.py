@@ -182,6 +182,8 @@ def start_flow(name: str, stages: Iterable[Stage], source: Iterable[Any], timeou
             run = stage.start(title, items, timeout if number == len(chosen) else None)
             for before in account.legs[-1:]:
                 before.course.follow(run._course.intake.scope)
+                if before.stage.is_plain:
+                    run._course.intake.ready = before.course.ledger.ready
             outlet = Gauge()
             account.legs.append(_Leg(stage, run._course, inlet, outlet))
             items = outlet.meter(stage.results(run))

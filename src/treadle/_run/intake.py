@@ -39,6 +39,8 @@ class Intake:
         # Where the input may have nothing for now: whether ``next()`` has an answer. The feeder asks before it asks for
         # an item; whoever has news calls ``wake()``.
         self.has_next: Callable[[], bool] = _always
+        # How many items, after the first, ``next()`` has an answer for at once; they are passed on together.
+        self.ready: Callable[[], int] = _none
         # Whether to time each call of a chunk, for outcomes; a first chunk of several calls comes before one knows.
         self.is_timed = crew.sizer.size > 1
         self._iterator = iterator
@@ -142,7 +144,7 @@ class Intake:
         here.places = self._crew.places  # calls that the input makes share them, as they do on the consumer's thread
         try:
             while self._may_take():
-                self._take_one(next(self._iterator))
+                self._take_what_is_there()
         except StopIteration:
             self.is_ended = True
         except BaseException as error:
@@ -166,24 +168,45 @@ class Intake:
             self.is_taking = not self._crew.is_stopping
             return self.is_taking
 
-    def _take_one(self, item: Any) -> None:
-        """Pass ``item`` on at once: who knows when the next one comes. Tiny calls join the chunk that waits."""
+    def _take_what_is_there(self) -> None:
+        """Take an item, and those for which the input need not be waited for."""
+        items = [next(self._iterator)]
+        try:
+            if (more := min(self.ready(), self._room() - 1)) > 0:
+                items.extend(islice(self._iterator, more))
+        finally:
+            self._pass_on(items)
+
+    def _pass_on(self, items: list[Any]) -> None:
+        """Pass ``items`` on at once: who knows when the next one comes. Tiny calls join the chunk that waits."""
         ledger, crew = self._ledger, self._crew
-        chunk = None
-        with crew.lock:  # the account may be closed right now, and must have the item or not
-            index = ledger.taken
-            extends = crew.extend_last(index, item, crew.sizer.size)
-            if not extends:
-                chunk = self._make_chunk(index, [item])
-                chunk.ends = [] if self.is_timed else None  # others may join it
-                ledger.add(chunk)
-            ledger.count_taken()
-        crew.submit([] if chunk is None else [chunk])
-        if not self.is_watched and (
-            extends or crew.can_stall()
-        ):  # the consumer may have gone to wait when nothing could
+        chunks: list[Chunk] = []
+        is_shared = False  # a chunk has several items: what it has done must not wait for the rest of it
+        with crew.lock:  # the account may be closed right now, and must have the items or not
+            for item in items:
+                index, size = ledger.taken, crew.sizer.size
+                last = chunks[-1] if chunks else None
+                if last is not None and len(last.items) < size:
+                    last.items.append(item)
+                    last.todo.insert(0, item)
+                    is_shared = True
+                elif last is None and crew.extend_last(index, item, size):
+                    is_shared = True
+                else:
+                    chunk = self._make_chunk(index, [item])
+                    chunk.ends = [] if self.is_timed else None  # others may join it
+                    ledger.add(chunk)
+                    chunks.append(chunk)
+                ledger.count_taken()
+        crew.submit(chunks)
+        # The consumer may have gone to wait when nothing could stall.
+        if not self.is_watched and (is_shared or crew.can_stall()):
             self._wake_consumer()
 
 
 def _always() -> bool:
     return True
+
+
+def _none() -> int:
+    return 0

@@ -176,6 +176,10 @@ class Ledger:
             begin = 0
         self.batch = None
 
+    def ready(self) -> int:
+        """Return how many results the consumer has at hand; for the consumer's thread."""
+        return 0 if self.batch is None else length_hint(self.batch.iterator)
+
     def consumed_now(self) -> int:
         """Return how many results the consumer has taken, as seen from another thread."""
         batch = self.batch

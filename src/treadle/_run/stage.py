@@ -20,6 +20,9 @@ from treadle.errors import InvalidArgument
 
 OnError = Callable[[Outcome[Any, Any]], object]
 
+# Hand-overs between stages come in bursts: with no more ahead than ``map`` has, workers go idle between them.
+LEAD = 4
+
 _NOTHING: Any = object()
 
 # Options of ``map`` that a stage does not have, and what to do instead.
@@ -54,9 +57,14 @@ class Stage:
 
     def start(self, title: str, items: Iterator[Any], timeout: float | None) -> Run[Any, Any]:
         """Start a run of this stage, called ``title``, over ``items``."""
-        settings = replace(self.recipe.settings, name=title, timeout=timeout, intake="thread")
+        settings = replace(self.recipe.settings, name=title, timeout=timeout, intake="thread", lead=LEAD)
         plan = replace(self.recipe.plan, context=copy_context())
         return start_run(Run, replace(self.recipe, settings=settings, plan=plan), items)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each result of its run is passed on, as it is."""
+        return not (self.spreads or self.on_error or self.batch)
 
     def results(self, run: Run[Any, Any]) -> Iterator[Any]:
         """Return what the stage passes on. As long as somebody holds that, the run goes on."""
@@ -143,7 +151,7 @@ def _settled(run: Run[Any, Any], on_error: OnError) -> Iterator[Any]:
                 on_error(outcome)
             except BaseException as error:
                 annotate(error, f"on_error, for item {outcome.index} of run {run.name!r}: {describe(outcome.item)}")
-                run._course.end_now(is_orphaned=False)
+                run._course.end(error)
                 raise
 
 
