@@ -11,6 +11,8 @@ import treadle
 from tests.conftest import PATIENCE_SECONDS
 from tests.others import Other, wait_until_it_waits
 from tests.places import wait_until
+from treadle._core.chunk import Chunk
+from treadle._crew.bringers import bringers_of_call
 from treadle._sync import wait_graph
 
 
@@ -197,6 +199,25 @@ def test_an_executor_shut_down_with_the_lock_in_hand() -> None:
     assert task.cancelled()
 
 
+def test_a_group_that_was_told_waits_for_those_it_has_cancelled() -> None:
+    """Though one of them takes its time: it is not left behind."""
+    lock, has_begun = treadle.Lock("oven"), threading.Event()
+
+    def take_shielded() -> None:
+        with treadle.shield(0.2):
+            has_begun.set()
+            lock.acquire()
+
+    with lock, pytest.raises(ExceptionGroup) as caught, treadle.TaskGroup() as group:
+        group.submit(take_shielded)
+        assert has_begun.wait(PATIENCE_SECONDS)
+        wait_until(lambda: bool(wait_graph._waits))
+
+    assert caught.group_contains(treadle.Deadlock)
+    assert group.stats.abandoned == 0
+    assert group.stats.cancelled == 1
+
+
 def test_a_group_with_a_timeout_ends_by_itself() -> None:
     lock = treadle.Lock()
     call = Taker(lock, may_take=True)
@@ -254,6 +275,7 @@ def test_a_crew_that_can_grow_is_not_saturated() -> None:
     with treadle.PoolExecutor(max_workers=2) as pool, lock:
         pool.submit(call)
         call.wait_until_it_waits()
+        assert bringers_of_call(pool._book.crew, Chunk(1, [abs], [abs])) == wait_graph.GOES_ON
         assert pool.submit(abs, -1).result() == 1
 
 

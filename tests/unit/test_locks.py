@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 import pytest
 
 import treadle
+from tests.calls import FOR_EVER_SECONDS
 from tests.conftest import PATIENCE_SECONDS
 from tests.others import Other, wait_until_it_waits
 from tests.places import wait_until
@@ -245,8 +246,9 @@ def test_a_cancelled_waiter_leaves_and_takes_nothing_with_it() -> None:
     assert lock._line == []
 
 
-def test_whoever_was_woken_and_gives_up_wakes_the_next() -> None:
+def test_whoever_was_woken_and_gives_up_wakes_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wake-up of one that is cancelled in that moment is not lost."""
+    monkeypatch.setattr(locks, "LOOK_UP_SECONDS", FOR_EVER_SECONDS)
     lock = treadle.Lock()
     lock.acquire()
     others = [Other(lambda: take(lock)) for _ in range(2)]
@@ -371,8 +373,11 @@ def test_ctrl_c_ends_the_wait_of_the_main_thread() -> None:
 # In the middle of it
 
 
-def test_a_signal_handler_that_waits_for_a_lock_while_its_thread_waits_for_one() -> None:
+def test_a_signal_handler_that_waits_for_a_lock_while_its_thread_waits_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its wait stands in the graph in the place of the one it has interrupted, and gives the place back."""
+    monkeypatch.setattr(locks, "LOOK_UP_SECONDS", FOR_EVER_SECONDS)
     outer, inner, main = treadle.Lock("outer"), treadle.Lock("inner"), threading.main_thread().ident or 0
     seen: list[str] = []
 
@@ -564,6 +569,8 @@ def test_a_lock_that_is_held_in_a_forked_child_by_nobody() -> None:
     """Threads do not come along: who waits for one of theirs is told, and what the child holds it holds."""
     program = """
         import os, threading, treadle
+        from treadle._sync import locks
+        locks.LOOK_UP_SECONDS = 1000.0
         theirs, mine, free = treadle.Lock(), treadle.RLock(), treadle.Lock()
         held, end = threading.Event(), threading.Event()
         def hold():
