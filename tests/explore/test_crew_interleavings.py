@@ -11,7 +11,6 @@ import treadle
 from tests.explore.conftest import Search, at_once
 from treadle._core.chunk import Chunk
 from treadle._crew.crew import Crew
-from treadle._crew.worker import Worker
 from treadle._run.task import Task
 from treadle._sync.cancelling import wait
 from treadle._sync.parker import Parker
@@ -39,20 +38,9 @@ def test_nobody_sleeps_beside_work_that_waits(search: Search) -> None:
 def test_it_is_found_out_if_a_worker_does_not_look_again_before_it_sleeps(
     find: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wait_for_work(crew: Crew, worker: Worker) -> Chunk | None:
-        while not (crew.is_stopping or worker.is_abandoned):
-            if (chunk := crew._take()) is not None:
-                return chunk
-            worker.is_idle = True
-            crew._idle.append(worker)
-            while worker.is_idle and not crew.is_stopping:
-                worker.parker.rest(crew._idle_seconds)
-            worker.is_on_its_way = False
-            if crew._on_its_way is worker:
-                crew._on_its_way = None
-        return None
+    take = Crew._take
 
-    monkeypatch.setattr(Crew, "_wait_for_work", wait_for_work)
+    monkeypatch.setattr(Crew, "_take", lambda crew: None if crew._idle else take(crew))
 
     find(one_task_after_the_other)
 
@@ -218,11 +206,35 @@ def test_a_run_that_is_closed_accounts_for_every_item(search: Search) -> None:
     search(a_map_closed_after_its_first_result)
 
 
+def a_map_that_fails_beside_a_call_just_taken() -> None:
+    calls: list[int] = []
+
+    def call(number: int) -> int:
+        calls.append(number)
+        if number == 1:
+            raise ValueError
+        return number
+
+    run = treadle.map(call, range(3), max_workers=2, chunksize=1)
+    delivered: list[int] = []
+    with suppress(ValueError):
+        delivered.extend(run)
+    begun = {*delivered, *(outcome.index for outcome in run.rest() if outcome.status != "not_started")}
+    while run.stats.workers:
+        treadle.sleep(0.1)
+
+    assert sorted(calls) == sorted(begun), "what counts as not started is not started later"
+
+
+def test_a_run_that_fails_makes_no_call_after_its_account_is_closed(search: Search) -> None:
+    search(a_map_that_fails_beside_a_call_just_taken)
+
+
 def a_map_whose_chunks_are_split() -> None:
     """The first call of a chunk lasts, so that another worker takes from what is left."""
 
     def call(number: int) -> int:
-        treadle.sleep(1.0)
+        treadle.sleep(0.01)
         return number
 
     assert list(treadle.map(call, range(4), max_workers=2, chunksize=4, buffersize=8)) == [0, 1, 2, 3]

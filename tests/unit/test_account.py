@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 import treadle
 from tests.conftest import Gate
+from tests.places import wait_until
+from treadle._core.chunk import Chunk
 from treadle._core.gil import is_gil_enabled
+from treadle._crew.muster import Muster
 
 
 def assert_exact(run: treadle.Run[Any, Any], delivered: int, rest: list[treadle.Outcome[Any, Any]]) -> None:
@@ -293,7 +296,6 @@ def test_a_worker_that_dies_loses_one_item_and_says_so() -> None:
 
 
 def test_an_engine_that_breaks_loses_one_item_and_the_others_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    from treadle._core.chunk import Chunk
     from treadle._engines.inline import InlineEngine
 
     make_calls = InlineEngine.make_calls
@@ -349,3 +351,33 @@ def test_stats_can_be_read_while_it_runs(gate: Gate) -> None:
         stats = run.stats
         assert (stats.taken, stats.running, stats.workers) == (5, 2, 2)
         gate.open()
+
+
+def test_a_call_that_was_only_just_taken_is_not_made_once_the_account_is_closed(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker has it, but does not show it yet: then the run waits for nobody, and says that it never began."""
+    take = Muster._take_queued
+
+    def take_and_hold(crew: Muster) -> Chunk | None:
+        chunk = take(crew)
+        if chunk is not None and chunk.start == 0:
+            gate.hold()
+        return chunk
+
+    monkeypatch.setattr(Muster, "_take_queued", take_and_hold)
+    calls: list[int] = []
+
+    def fail(number: int) -> None:
+        calls.append(number)
+        raise ValueError(number)
+
+    run = treadle.map(fail, range(2), max_workers=2, chunksize=1)
+    with pytest.raises(ValueError, match="1"):
+        list(run)
+    rest = list(run.rest())
+    gate.open()
+    wait_until(lambda: not run.stats.workers)
+
+    assert [outcome.status for outcome in rest] == ["not_started", "failed"]
+    assert calls == [1]

@@ -155,6 +155,7 @@ class Crew(Muster):
 
     def abandon(self) -> list[tuple[Worker, Chunk]]:
         """Give up on the workers that are still in a call, and return them. Called under the lock."""
+        self._keep_before = 0  # whoever shows only now what it took finds that its items count as not started
         left_behind = [(worker, chunk) for worker in self.workers for chunk in worker.in_hand()]
         self.cancel_chunks([chunk for _, chunk in left_behind if not chunk.is_cancelled], "its run has ended")
         for worker, _ in left_behind:
@@ -218,9 +219,10 @@ class Crew(Muster):
             return None
         chunk.begun = perf_counter()
         worker.chunk = chunk
-        if self.is_stopping:  # since before stop() could see what we took
-            if chunk.start >= self._keep_before:
-                chunk.todo.clear()
+        if self.is_stopping:  # maybe since before stop(), or even abandon(), could see what we took
+            with self.lock:
+                if chunk.start >= self._keep_before:
+                    chunk.todo.clear()
         elif self._may_need_help():
             self._help()
         return chunk
