@@ -95,9 +95,11 @@ class Scheduler:
 
     def step(self, frame: FrameType | None = None) -> None:
         """Take a step: here another thread may go on instead."""
-        if self.is_over:
-            raise Abandoned
         self.steps += 1
+        if self.is_over:  # what is left are ``finally`` blocks and finalizers, unless it goes on for ever
+            if self.steps > 2 * MAX_STEPS:
+                raise Abandoned
+            return
         if self.steps > MAX_STEPS:
             self._give_up()
         if self._is_open:
@@ -123,6 +125,8 @@ class Scheduler:
 
     def stand_back(self) -> None:
         """Let all others go first."""
+        if self.is_over:
+            raise Abandoned
         self._me().priority = min(agent.priority for agent in self.agents) - 1
         self._hand_over("stands back")
 

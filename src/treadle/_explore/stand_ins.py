@@ -11,12 +11,14 @@ from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from treadle._core import clock
 from treadle._core.clock import Permit
 from treadle._explore.scheduler import Agent, Scheduler
 from treadle._explore.steps import Explored
+
+_REAL_RLOCK = _thread.RLock
 
 _in_use: Scheduler | None = None
 
@@ -101,9 +103,15 @@ class Lock(_Lock):
 
 
 class RLock(_Lock):
-    """In place of ``threading.RLock``, and of the one below it in ``_thread``."""
+    """In place of ``threading.RLock``, and of the one below it in ``_thread``, whose text tells who has it."""
 
-    def __repr__(self) -> str:
+    def __new__(cls) -> Self:
+        """Return a real one to threads that are not explored."""
+        return _REAL_RLOCK() if _scheduler() is None else super().__new__(cls)  # type: ignore[return-value]
+
+    def __repr__(self: Any) -> str:
+        if not isinstance(self, RLock):  # asked by way of the class, of one that was made before
+            return _REAL_RLOCK.__repr__(self)
         state = "locked" if self._count else "unlocked"
         return f"<{state} _thread.RLock object owner={self._owner} count={self._count} at {id(self):#x}>"
 
@@ -239,8 +247,8 @@ _REAL_IS_ALIVE = threading.Thread.is_alive
 _STAND_INS: dict[Any, Callable[..., Any]] = {
     threading.Lock: _explored_or(Lock, threading.Lock),
     _thread.allocate_lock: _explored_or(Lock, _thread.allocate_lock),
-    threading.RLock: _explored_or(RLock, threading.RLock),
-    _thread.RLock: _explored_or(RLock, _thread.RLock),
+    threading.RLock: RLock,
+    _thread.RLock: RLock,
     queue.SimpleQueue: _explored_or(queue._PySimpleQueue, queue.SimpleQueue),  # type: ignore[attr-defined]
     time.sleep: _sleep,
     **{real: _explored_or(_now, real) for real in (time.monotonic, time.perf_counter, time.time)},
