@@ -173,6 +173,19 @@ def test_several_producers_feed_a_pipeline_through_a_channel() -> None:
     assert sorted(results) == list(range(100))
 
 
+def test_a_source_shares_the_place_in_a_limiter_of_the_call_that_it_belongs_to() -> None:
+    """Or a call that runs a pipeline would wait for the place that it holds itself."""
+    limiter = treadle.Limiter(max_concurrent=1)
+
+    def source() -> Iterator[int]:
+        yield from treadle.map(same, range(3), limiter=limiter)
+
+    def run(_: int) -> list[int]:
+        return list(treadle.pipeline(source()).map(same, limiter=limiter))
+
+    assert list(treadle.map(run, [0], limiter=limiter, timeout=PATIENCE_SECONDS)) == [[0, 1, 2]]
+
+
 # The bound
 
 

@@ -102,6 +102,52 @@ def test_a_failure_cancels_the_stages_before_it_at_once() -> None:
     assert len(taken) == stats.stages[0].taken == 3
 
 
+def test_they_are_cancelled_also_while_their_failures_are_being_dealt_with(gate: Gate) -> None:
+    """Whatever the thread between the two stages is at, and long before the exception reaches anybody."""
+    nap = Nap()
+
+    def work(item: int) -> int:
+        if item == 1:
+            raise PlannedError("up")
+        if item == 2:
+            nap()
+        return item
+
+    def fail(item: int) -> int:
+        nap.wait_until_begun()
+        gate.wait_for_arrivals()
+        raise PlannedError("down")
+
+    pipeline = treadle.pipeline(range(3)).map(work, max_workers=3, on_error=gate.hold).map(fail).map(same)
+    with pipeline.start() as flow:
+        wait_until(lambda: nap.cancelled == 1)
+
+        gate.open()
+        with pytest.raises(PlannedError, match="down"):
+            next(flow)
+
+
+def test_the_account_is_closed_when_the_exception_comes(gate: Gate) -> None:
+    """Also that of a stage whose calls are stuck."""
+
+    def hold_from_one(item: int) -> int:
+        if item > 0:
+            gate.hold()
+        return item
+
+    def fail(item: int) -> None:
+        gate.wait_for_arrivals(2)
+        raise PlannedError
+
+    pipeline = treadle.pipeline(count()).map(hold_from_one, max_workers=2, buffersize=0, ordered=False)
+    with pytest.raises(PlannedError):
+        pipeline.for_each(fail, max_workers=1)
+
+    first = pipeline.stats.stages[0]
+    assert counts(first) == {"succeeded": 1, "cancelled": 2}
+    assert (first.running, first.abandoned) == (0, 2)
+
+
 def test_a_sink_that_fails_late_leaves_an_exact_account() -> None:
     taken: list[int] = []
     sunk: list[int] = []
@@ -300,12 +346,16 @@ def test_breaking_out_of_the_loop_ends_all_stages() -> None:
     source = iter(items)
     del items
 
+    pipeline = treadle.pipeline(iter([])).map(same).map(same).batched(1)
+    pipeline._source = source
     with assert_no_leaked_threads():
-        for result in treadle.pipeline(source).map(same).map(same).batched(1):
+        for result in pipeline:
             assert result
             break
 
+    pipeline._source = ()
     del result, source
+    assert pipeline.stats.stages[0].taken > 0, "what is known of it is no part of it"
     wait_until(lambda: gc.collect() is not None and not any(item() is not None for item in alive))
 
 

@@ -152,6 +152,8 @@ class Ledger:
         """Let go of what was not delivered: its owner is gone."""
         for chunk in list(self.chunks.values()):
             chunk.forget()
+        self.batch = None
+        self._ready.clear()
 
     def hand_over(self, chunks: list[Chunk], values: list[Any]) -> Iterator[Any]:
         """Return the next undelivered ``values`` of ``chunks`` such that their consumption can be followed."""
