@@ -190,7 +190,7 @@ def test_it_is_found_out_if_the_timekeeper_leaves_without_the_lock(
     find(timers_that_come_and_go)
 
 
-def three_at_a_gate_for_one() -> None:
+def three_at_a_gate_for_one(count: int = 3) -> None:
     limiter, inside = Limiter(max_concurrent=1), list[int]()
 
     def enter(number: int) -> None:
@@ -199,7 +199,7 @@ def three_at_a_gate_for_one() -> None:
             assert inside == [number], "one at a time"
             inside.remove(number)
 
-    at_once(*(lambda number=number: enter(number) for number in range(3)))
+    at_once(*(lambda number=number: enter(number) for number in range(count)))
 
 
 def test_a_limiter_lets_no_more_in_and_forgets_nobody(search: Search) -> None:
@@ -225,7 +225,7 @@ def test_it_is_found_out_if_a_limiter_looks_without_its_lock(find: Search, monke
 
     monkeypatch.setattr(Limiter, "_take_place", take_place)
 
-    find(three_at_a_gate_for_one)
+    find(lambda: three_at_a_gate_for_one(2))
 
 
 def a_waiter_at_the_gate_is_cancelled() -> None:
