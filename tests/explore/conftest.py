@@ -20,7 +20,7 @@ INSIDE = (
 )
 # A build without a GIL takes three times as long.
 SCHEDULES = 100 if getattr(sys, "_is_gil_enabled", lambda: True)() else 40
-MANY = 60
+MANY = 10
 ENOUGH = 45
 
 Search = Callable[..., Any]
