@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import importlib.util
+import logging
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from textwrap import dedent
@@ -19,6 +21,7 @@ import pytest
 import treadle
 from tests.programs import finish, start_program
 from treadle._sync import inbox
+from treadle.testing import ManualClock
 
 
 class Loop:
@@ -219,6 +222,43 @@ def test_a_via_that_fails_tells_whoever_asks_and_loses_nothing() -> None:
     assert made == [0, 1]
 
 
+def test_a_call_that_is_made_at_once_and_fails_is_not_taken_for_the_end_of_the_loop() -> None:
+    """A ``via`` may wait for the call and raise what it raised: a ``RuntimeError`` of it is not one of the loop."""
+    made: list[int] = []
+
+    def call(number: int) -> None:
+        if number == 0:
+            raise RuntimeError("a bug")
+        made.append(number)
+
+    post = treadle.on_loop(call, via=lambda action: action())
+    with pytest.raises(RuntimeError, match="a bug"):
+        post(0)
+    post(1)
+
+    assert made == [1]
+
+
+def test_a_stack_that_is_full_is_not_taken_for_the_end_of_the_loop(loop: Loop) -> None:
+    """``RecursionError`` is a ``RuntimeError``: it says something of whoever asks."""
+    made: list[int] = []
+    is_full = True
+
+    def via(action: Callable[[], object]) -> None:
+        if is_full:
+            raise RecursionError
+        loop.call_soon(action)
+
+    post = treadle.on_loop(made.append, via=via)
+    with pytest.raises(RecursionError):
+        post(1)
+    is_full = False
+    post(2)
+    loop.run()
+
+    assert made == [1, 2]
+
+
 def test_what_is_returned_is_called_as_the_callback_is(loop: Loop) -> None:
     def show(text: str) -> None: ...
 
@@ -307,20 +347,63 @@ def test_asyncio_hands_an_exception_to_its_handler() -> None:
 
 
 def test_calls_for_a_closed_loop_are_dropped_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Also those that the loop was asked to make, and never came to."""
+    caplog.set_level(logging.INFO, "treadle")
     made: list[int] = []
     loop = asyncio.new_event_loop()
     post = treadle.on_loop(made.append, via=loop)
     post(1)  # the loop never comes to it
     loop.close()
-    post(2)
-    other = treadle.on_loop(made.append, via=loop)
-    for number in range(10):
-        other(number)
+    for number in range(2, 10):
+        post(number)
 
     assert made == []
-    dropped = [record.getMessage() for record in caplog.records]
-    assert len(dropped) == 1, "nobody could tell that the first would never come"
-    assert "the loop that calls of append are for has ended: 1 dropped, and so is whatever comes" in dropped[0]
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "the loop that calls of append are for has ended: dropped 2 that waited")
+    ]
+
+
+def test_only_calls_that_come_long_after_the_end_are_worth_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Who leaves a loop while work comes to its end has done nothing wrong, and could not avoid it."""
+    loop = asyncio.new_event_loop()
+    with ManualClock() as clock:
+        post = treadle.on_loop(print, via=loop)
+        loop.close()
+        post("too late")
+        clock.advance(0.9)
+        post("too late as well")
+        assert caplog.records == []
+        clock.advance(0.1)
+        post("who asks for this?")
+        post("and for this?")
+
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "calls of print still come 1.0 s after the end of the loop they are for, and are dropped")
+    ]
+
+
+def test_what_waits_for_a_loop_that_never_comes_is_bounded_once_it_is_known_to_have_ended(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that cannot say that it has ended is asked again when much waits."""
+    monkeypatch.setattr(inbox, "ASK_AGAIN_CALLS", 10)
+    has_ended = False
+
+    def via(action: Callable[[], object]) -> None:
+        if has_ended:
+            raise RuntimeError("the loop has ended")
+        loop.call_soon(action)
+
+    item = type("Item", (), {})()
+    alive = weakref.ref(item)
+    post = treadle.on_loop(print, via=via)
+    post(item)
+    has_ended = True
+    for number in range(20):
+        post(number)
+
+    del item
+    assert alive() is None
 
 
 def test_a_map_shows_its_progress_on_a_loop() -> None:
@@ -461,8 +544,9 @@ def test_tk_goes_on_behind_an_open_dialog() -> None:
 
 
 @pytest.mark.usefixtures("display")
-def test_calls_for_a_destroyed_window_are_dropped_and_said_once() -> None:
+def test_calls_for_a_destroyed_window_are_dropped_and_no_cause_for_alarm() -> None:
     out = run_window("""
+        logging.getLogger("treadle").setLevel(logging.INFO)
         frame = tkinter.Frame(root)
         child = tkinter.Label(frame)
         post = treadle.on_loop(print, via=frame)
@@ -486,10 +570,27 @@ def test_calls_for_a_destroyed_window_are_dropped_and_said_once() -> None:
     """)
     assert out.splitlines() == [
         "arrives",
-        "the loop that calls of print are for has ended: 2 dropped, and so is whatever comes",
+        "the loop that calls of print are for has ended: dropped 2 that waited",
         "timers: -1",
         "goes on",
-        "the loop that calls of print are for has ended: 1 dropped, and so is whatever comes",
+    ]
+
+
+@pytest.mark.usefixtures("display")
+def test_what_others_have_bound_to_the_end_of_a_window_stays_bound() -> None:
+    """``unbind`` of Python 3.11 takes away all that is bound to it."""
+    out = run_window("""
+        logging.getLogger("treadle").setLevel(logging.INFO)
+        root.bind("<Destroy>", lambda event: print("the user's own"))
+        gone = treadle.on_loop(print, via=root)
+        kept = treadle.on_loop(print, via=root)
+        del gone
+        root.after(50, lambda: (kept("too late"), root.destroy()))
+        root.mainloop()
+    """)
+    assert out.splitlines() == [
+        "the user's own",
+        "the loop that calls of print are for has ended: dropped 1 that waited",
     ]
 
 
@@ -554,8 +655,7 @@ def test_qt_gets_calls_in_order_on_its_own_thread() -> None:
         post = treadle.on_loop(show, via=owner)
         owner.deleteLater()
         settle()
-        post(2000)
-        post(2000)
+        post(2000)  # nobody makes it, and nothing is raised
     """
     status, out, err = finish(start_program(source))
     assert (status, out.splitlines()) == (
@@ -564,6 +664,5 @@ def test_qt_gets_calls_in_order_on_its_own_thread() -> None:
             "reported bad",
             "True",
             "1000 1",
-            "the loop that calls of show are for has ended: 1 dropped, and so is whatever comes",
         ],
     ), err

@@ -7,14 +7,20 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from time import perf_counter
+from types import CodeType
 from typing import Any
 
+from treadle._core import clock
 from treadle._core.describe import describe_function
 
 _logger = logging.getLogger("treadle")
 
 # After so long the loop gets its turn, whatever still waits: half of a frame at 60 a second.
 DRAIN_SECONDS = 0.008
+# Who closes a window while work goes on is at no fault: only calls that come so long after its end are worth a warning.
+LATE_SECONDS = 1.0
+# A loop that has ended may never come to what it was asked: each time that so many wait it is asked once more.
+ASK_AGAIN_CALLS = 10_000
 
 
 class Inbox:
@@ -32,14 +38,15 @@ class Inbox:
         self._callback = callback
         self._waiting: deque[tuple[Context, tuple[Any, ...], dict[str, Any]]] = deque(maxlen=1 if latest else None)
         self._is_asked = False
-        self._is_gone = False
-        self._is_loss_told = False
+        self._gone_at: float | None = None  # when it was found that there is no loop any more
+        self._is_late_told = False
         self.ask: Callable[[], object] = lambda: None  # has ``drain`` called on the loop's thread; never blocks
+        self.has_ended: Callable[[], bool] = lambda: False  # where a loop can tell
 
     def put(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Have ``callback(*args, **kwargs)`` called, in the context of whoever asks."""
-        if self._is_gone:
-            self._say_lost(1)
+        if self._gone_at is not None:
+            self._note_late(clock.now() - self._gone_at)
             return
         self._waiting.append((copy_context(), args, kwargs))
         self._ask()
@@ -62,31 +69,45 @@ class Inbox:
 
     def close(self) -> None:
         """Take nothing any more, as nobody will make the calls."""
-        self._is_gone = True
+        if self._gone_at is None:
+            self._gone_at = clock.now()
         if lost := len(self._waiting):
             self._waiting.clear()
-            self._say_lost(lost)
+            name = describe_function(self._callback)
+            _logger.info("the loop that calls of %s are for has ended: dropped %d that waited", name, lost)
 
     def is_empty(self) -> bool:
         """Tell whether no call waits."""
         return not self._waiting
 
     def _ask(self) -> None:
-        if self._is_asked:
+        if self._is_asked and len(self._waiting) % ASK_AGAIN_CALLS and not self.has_ended():
             return
         self._is_asked = True
         try:
             self.ask()
-        except RuntimeError:  # what asyncio, Qt and Tk raise when there is no loop any more
+        except RuntimeError as error:  # what asyncio, Qt and Tk raise when there is no loop any more
+            if isinstance(error, RecursionError) or _passed_through(error, Inbox.drain.__code__):
+                self._is_asked = False  # it says nothing of the loop: whoever asks is at fault, or a call made at once
+                raise
             self.close()
         except BaseException:
             self._is_asked = False  # the next one asks again
             raise
 
-    def _say_lost(self, count: int) -> None:
-        if not self._is_loss_told:
-            self._is_loss_told = True
+    def _note_late(self, seconds: float) -> None:
+        """Say once that somebody works on for a loop that has ended long ago."""
+        if seconds >= LATE_SECONDS and not self._is_late_told:
+            self._is_late_told = True
             _logger.warning(
-                "the loop that calls of %s are for has ended: %d dropped, and so is whatever comes",
-                *(describe_function(self._callback), count),
+                "calls of %s still come %.1f s after the end of the loop they are for, and are dropped",
+                *(describe_function(self._callback), seconds),
             )
+
+
+def _passed_through(error: BaseException, code: CodeType) -> bool:
+    """Tell whether ``error`` was raised in what a function with this code has called."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code is not code:
+        traceback = traceback.tb_next
+    return traceback is not None

@@ -29,8 +29,9 @@ def on_loop(callback: Callable[P, object], via: Any = None, *, latest: bool = Fa
     ``contextvars``) of whoever asked; after 8 ms of them the loop gets its turn. What ``callback`` raises goes to
     the loop's own handler (asyncio's exception handler, Tk's ``report_callback_exception``), and the next call is made.
 
-    Once the loop is closed or the window destroyed, calls are dropped: those that wait, and those that come. A warning
-    in the log says so, once; work that still goes on in other threads is not disturbed.
+    Once the loop is closed or the window destroyed, calls are dropped: those that wait (the log says so at level INFO),
+    and those that come (a warning says so, once, if they come a second later or more). Nothing is raised: work that
+    still goes on in other threads is not disturbed.
 
     Args:
         callback: Called with the same arguments; what it returns is ignored.
@@ -38,7 +39,8 @@ def on_loop(callback: Callable[P, object], via: Any = None, *, latest: bool = Fa
             is destroyed or nobody holds what was returned; or a Qt object, such as the ``QApplication``, of PySide6 or
             PyQt6. For these two, ``on_loop`` itself is to be called on the thread of the window. Or any function
             that takes a function and has it called on the right thread, at once or later, such as
-            ``loop.call_soon_threadsafe``.
+            ``loop.call_soon_threadsafe``. It is called by any thread, that of the loop included; a ``RuntimeError`` of
+            its own means that the loop has ended.
         latest: Of calls that wait, make the latest only: for progress, when only the newest state counts and more may
             come than a window can show. Otherwise all are made, and kept in memory until then.
 
@@ -85,6 +87,7 @@ def _use_asyncio(inbox: Inbox, loop: Any) -> None:
     if loop is None:
         raise WrongType("via", "None where no asyncio loop runs", EXPECTED)
     inbox.ask = lambda: loop.call_soon_threadsafe(inbox.drain)
+    inbox.has_ended = getattr(loop, "is_closed", inbox.has_ended)
 
 
 def _use_tk(inbox: Inbox, widget: Any, handle: weakref.ref[Any]) -> None:
@@ -101,7 +104,7 @@ def _use_tk(inbox: Inbox, widget: Any, handle: weakref.ref[Any]) -> None:
             timer = widget.after(TK_POLL_MILLISECONDS, poll)  # first: a call may raise, or open a dialog
             inbox.drain()
         else:
-            widget.unbind("<Destroy>", binding)
+            _unbind(widget, "<Destroy>", binding)
 
     def end(event: Any) -> None:
         nonlocal timer
@@ -113,6 +116,14 @@ def _use_tk(inbox: Inbox, widget: Any, handle: weakref.ref[Any]) -> None:
 
     binding = widget.bind("<Destroy>", end, add="+")
     timer = widget.after(TK_POLL_MILLISECONDS, poll)
+
+
+def _unbind(widget: Any, sequence: str, binding: str) -> None:
+    """Do as ``widget.unbind``, which takes away everybody's bindings before Python 3.12."""
+    lines = str(widget.tk.call("bind", str(widget), sequence)).split("\n")
+    others = [line for line in lines if f"[{binding} " not in line]
+    widget.tk.call("bind", str(widget), sequence, "\n".join(others) if any(others) else "")
+    widget.deletecommand(binding)
 
 
 def _qt_core(thing: object) -> Any:
