@@ -205,11 +205,11 @@ def test_killed_while_it_sends_a_result(file_gate: FileGate) -> None:
     original = child.wire.receive
     begun = threading.Event()
 
-    def receive() -> Any:
+    def receive(seconds: float | None = None) -> Any:
         wait_until(lambda: child.page[1] == 1)  # it has begun to report, and nobody takes it off the line
         os.kill(pid, signal.SIGKILL)
         begun.set()
-        return original()
+        return original(seconds)
 
     child.wire.receive = receive  # type: ignore[method-assign]
     engine.make_calls(chunk := make_chunk([20_000_000]))
@@ -363,9 +363,13 @@ pool = treadle.PoolExecutor(engine="processes", max_workers=3)
 pool.submit(spin, folder + "/spin")
 pool.submit(sleep, folder + "/sleep")
 pool.submit(idle, folder + "/idle").result()
-print("ready", flush=True)
 {then}
 """
+
+
+def restore_ctrl_c() -> None:
+    """Whatever started the tests may ignore it, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def start_parent(tmp_path: Path, then: str, **options: Any) -> tuple[subprocess.Popen[str], list[int]]:
@@ -376,6 +380,7 @@ def start_parent(tmp_path: Path, then: str, **options: Any) -> tuple[subprocess.
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=restore_ctrl_c,
         **options,
     )
     assert process.stdout is not None
@@ -387,7 +392,7 @@ def start_parent(tmp_path: Path, then: str, **options: Any) -> tuple[subprocess.
 
 def test_no_process_survives_a_parent_that_was_killed(tmp_path: Path) -> None:
     """Also not those that are busy, and never look up."""
-    process, pids = start_parent(tmp_path, "time.sleep(1000)")
+    process, pids = start_parent(tmp_path, "print('ready', flush=True); time.sleep(1000)")
 
     with process:
         process.kill()
@@ -397,7 +402,9 @@ def test_no_process_survives_a_parent_that_was_killed(tmp_path: Path) -> None:
 
 def test_no_process_survives_a_parent_that_left_a_copy_of_itself(tmp_path: Path) -> None:
     """The copy has all that was open, which must not look as if the parent were still there."""
-    process, pids = start_parent(tmp_path, "os.fork() or time.sleep(5) or os._exit(0)\ntime.sleep(1000)")
+    process, pids = start_parent(
+        tmp_path, "os.fork() or time.sleep(5) or os._exit(0)\nprint('ready', flush=True)\ntime.sleep(1000)"
+    )
 
     with process:
         process.kill()
@@ -408,8 +415,8 @@ def test_no_process_survives_a_parent_that_left_a_copy_of_itself(tmp_path: Path)
 def test_no_process_survives_ctrl_c(tmp_path: Path) -> None:
     """At a terminal all in the foreground get the signal; what is killed is killed by us, after its grace."""
     then = """
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
+            print("ready", flush=True)
             treadle.sleep(1000)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
@@ -438,7 +445,7 @@ def test_ctrl_c_ends_a_run_and_its_processes(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=restore_ctrl_c,
     )
     paths = [tmp_path / "0", tmp_path / "1"]
     wait_until(lambda: all(path.exists() and path.read_text() for path in paths))

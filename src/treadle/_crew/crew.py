@@ -23,6 +23,7 @@ from treadle._crew.room import Room
 from treadle._crew.watch import Watch
 from treadle._crew.worker import Worker
 from treadle._engines.engine import Engine
+from treadle._sync import timekeeper
 from treadle._sync.aside import run_aside
 from treadle.errors import WorkerLost
 
@@ -65,6 +66,7 @@ class Crew(Muster):
         self.places = here.places  # in limiters: calls share those of whoever asked for them
         self.close_errors: list[BaseException] = []
         self._make_engine = make_engine
+        self._grace = policy.grace
         self._deadline = deadline
         self._idle_seconds = min(idle_seconds, threading.TIMEOUT_MAX)
         self._prefix = prefix or f"treadle-{name}-"
@@ -128,13 +130,22 @@ class Crew(Muster):
             if (scope := chunk.mark_cancelled()) is not None:
                 scopes.append(scope)
             chunk.todo.clear()  # after it is marked: an engine that gives items back does it the other way round
-        told = set(chunks)
-        for worker in self.workers:
-            if worker.chunk in told:
-                worker.engine.interrupt()
+        marked = set(chunks)
+        told = [(worker, held) for worker in self.workers if (held := worker.chunk) is not None and held in marked]
+        for worker, _ in told:
+            worker.engine.interrupt()
+        if any(worker.engine.is_killable for worker, _ in told):
+            timekeeper.call_at(clock.now() + self._grace, partial(self._kill_deaf, told))
         if scopes:
             # Not under the lock: they all come for it when they wake, and callbacks are the user's and take their time.
             run_aside(f"{self._name}-cancel", partial(cancel_all, scopes, reason))
+
+    def _kill_deaf(self, told: list[tuple[Worker, Chunk]]) -> None:
+        """Kill the calls that were asked to end and have not, where engines can."""
+        with self.lock:
+            for worker, chunk in told:
+                if worker in self.workers and worker.chunk is chunk and worker.engine.is_killable:
+                    worker.engine.kill()
 
     def expect_end(self, told_at: float) -> None:
         """Leave a call that was asked to end at ``told_at`` behind, if it does not. Called under the lock."""
@@ -148,7 +159,9 @@ class Crew(Muster):
         """
         with self.lock:
             busy = [worker for worker in self.workers if worker.is_opening or worker.in_hand()]
-            killed = [worker for worker in busy if worker.engine.kill()]
+            killed = [worker for worker in busy if worker.engine.is_killable]
+            for worker in killed:
+                worker.engine.kill()
         deadline = perf_counter() + KILL_SECONDS
         for worker in killed:
             worker.thread.join(max(0.0, deadline - perf_counter()))

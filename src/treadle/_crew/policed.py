@@ -24,8 +24,10 @@ class PolicedEngine:
         self._gate: AbstractContextManager[Any] = nullcontext() if limiter is None else limiter
         self._watch = watch
         self.open = engine.open
+        self.get_ready = engine.get_ready
         self.interrupt = engine.interrupt
         self.kill = engine.kill
+        self.is_killable = engine.is_killable
         self.close = engine.close
 
     def make_calls(self, chunk: Chunk) -> None:

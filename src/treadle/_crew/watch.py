@@ -134,8 +134,9 @@ class Watch:
     def _kill(self, worker: Worker, chunk: Chunk) -> bool:
         """End a call by force, if that was not tried yet and its engine can: then the worker will come back."""
         assert chunk.trial is not None
-        if chunk.trial.is_killed or not worker.engine.kill():
+        if chunk.trial.is_killed or not worker.engine.is_killable:
             return False
+        worker.engine.kill()
         chunk.trial.is_killed = True
         return True
 

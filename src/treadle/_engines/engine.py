@@ -42,6 +42,8 @@ class Engine(Protocol):
     order, and ``get_ready`` in between; only ``interrupt`` and ``kill`` come from other threads.
     """
 
+    is_killable: bool
+
     def open(self) -> None:
         """Get ready: run the initializer, open the resource. What these raise is raised."""
 
@@ -62,8 +64,8 @@ class Engine(Protocol):
         Called after the chunk was marked as cancelled.
         """
 
-    def kill(self) -> bool:
-        """End the call being made, or the getting ready, by force; False: this engine cannot.
+    def kill(self) -> None:
+        """End the call being made, or the getting ready, by force, where ``is_killable``.
 
         Never blocks. The worker comes back at once, having recorded that the call was cut short, and can go on.
         """

@@ -23,6 +23,8 @@ class InlineEngine:
         drain: The loop that makes them; see ``_drain``.
     """
 
+    is_killable = False
+
     def __init__(self, plan: CallPlan, drain: Drain | None = None) -> None:
         self._plan = plan
         self._drain = _drain if drain is None else drain
@@ -62,9 +64,8 @@ class InlineEngine:
     def interrupt(self) -> None:
         """Do nothing: a thread cannot be interrupted from outside."""
 
-    def kill(self) -> bool:
-        """Return False: nor can it be killed."""
-        return False
+    def kill(self) -> None:
+        """Do nothing: nor can it be killed."""
 
     def close(self) -> None:
         """Close the resource, if one was opened."""

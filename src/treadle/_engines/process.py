@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from time import perf_counter
 from typing import Any
 
@@ -11,7 +12,7 @@ from treadle._engines.engine import CallPlan
 from treadle._engines.process_child import PORTION_SECONDS, surroundings
 from treadle._engines.process_pickling import Parcel, WrappedError, pack, unwrap, unwrap_error, wrap
 from treadle._engines.process_start import ChildProcess
-from treadle._engines.process_wire import BEGUN, ENDED
+from treadle._engines.process_wire import BEGUN, ENDED, SILENCE
 from treadle.errors import Cancelled, ProcessDied
 
 MAX_PORTION_ITEMS = 2048
@@ -47,6 +48,8 @@ class ProcessEngine:
         parcel: The same, by ``wrap_plan``: it is made once for all.
     """
 
+    is_killable = True
+
     def __init__(self, plan: CallPlan, parcel: Parcel) -> None:
         self._plan = parcel
         self._has_resource = plan.resource is not None  # to be closed in the process in the end, which is waited for
@@ -60,7 +63,19 @@ class ProcessEngine:
         self._deaths = 0  # in a row, without a call begun
 
     def open(self) -> None:
-        """Start the process, and have it run the initializer and open the resource."""
+        """Start the process, and have it run the initializer and open the resource.
+
+        One that dies before it is ready has begun no call, so nothing is lost by another attempt.
+        """
+        kills = self._kills
+        try:
+            self._hatch()
+        except ProcessDied:
+            if self._kills != kills:
+                raise
+            self._hatch()
+
+    def _hatch(self) -> None:
         kills = self._kills
         self._child = child = ChildProcess()
         if self._kills != kills:
@@ -113,8 +128,7 @@ class ProcessEngine:
         most = self._fitting if self._most_calls is None else min(self._fitting, self._calls_left)
         portion: list[Any] = []
         try:
-            for _ in range(most):
-                portion.append(chunk.todo.pop())  # noqa: PERF401  # what was taken must be known whatever stops us
+            portion.extend(map(chunk.todo.pop, repeat(-1, most)))  # one by one, and keeps those it had when it fails
         except IndexError:  # others were faster
             pass
         return portion
@@ -131,10 +145,12 @@ class ProcessEngine:
             self.interrupt()
         before, is_last = len(results), False
         while not is_last:
-            if before + len(portion) - len(results) > 1 and not child.wire.wait(PATIENCE_SECONDS):
+            may_hang = before + len(portion) - len(results) > 1
+            report = child.wire.receive(PATIENCE_SECONDS if may_hang else None)
+            if report is SILENCE:
                 child.give_back(self._number)
                 continue
-            packed, are_parcels, failures, ends, given_back, is_last = child.wire.receive()
+            packed, are_parcels, failures, ends, given_back, is_last = report
             if chunk.ends is not None and ends is not None:
                 chunk.ends.extend(ends)  # before the results: whoever sees a result finds its time
             _record(chunk, results, packed, are_parcels, failures)
@@ -190,12 +206,11 @@ class ProcessEngine:
         if (child := self._child) is not None:
             child.stop_calls(self._number)
 
-    def kill(self) -> bool:
+    def kill(self) -> None:
         """Kill the process."""
         self._kills += 1
         if (child := self._child) is not None:
             child.kill()
-        return True
 
     # The end
 

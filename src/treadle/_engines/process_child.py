@@ -34,6 +34,9 @@ from treadle._sync.aside import guard
 REPORT_SECONDS = 0.001
 # ... and after so long, those not begun are given back: somebody else may have time for them.
 PORTION_SECONDS = 0.010
+# To look at the clock costs as much as a tiny call; of such ones, some are made in between.
+STRIDE_SECONDS = 0.00005
+MAX_STRIDE = 64
 
 
 class Child:
@@ -49,6 +52,7 @@ class Child:
         self._given_back = 0  # of them
         self._reported = 0
         self._report_at = self._end_at = 0.0
+        self._stride = 1  # calls from one look at the clock to the next
         self._is_reporting = False
         self._reporter: _thread.LockType | None = None  # held while another thread reports
 
@@ -135,9 +139,11 @@ class Child:
             chunk.fail(broken)
             chunk.results.append(None)
         elif items:
-            now = perf_counter()
-            self._report_at, self._end_at = now + REPORT_SECONDS, now + PORTION_SECONDS
+            began = perf_counter()
+            self._report_at, self._end_at = began + REPORT_SECONDS, began + PORTION_SECONDS
             self._engine.make_calls(chunk)
+            mean = (perf_counter() - began) / max(1, len(chunk.results))
+            self._stride = max(1, min(MAX_STRIDE, int(STRIDE_SECONDS / mean)))
         self._report(chunk, is_last=True)
         self._chunk = None
         self._is_reporting = False  # not before: after the last report there must be no other
@@ -161,30 +167,33 @@ class Child:
     def _drain(self, chunk: Chunk, fn: Callable[[Any], Any], context: Context | tuple[()]) -> bool:
         """As the inline engine's own loop, and tell how far it is: in the shared page, and on the line."""
         take, results, ends, page = chunk.todo.pop, chunk.results, chunk.ends, self._page
+        begun, unwatched = len(results), self._stride
         while True:
             try:
                 item = take()
             except IndexError:
                 return True
-            page[BEGUN] = len(results) + 1
+            page[BEGUN] = begun = begun + 1
             try:
                 result = fn(item)
             except BaseException as error:
                 chunk.fail(error)
                 result = None
-            now = perf_counter()
             if ends is not None:
-                ends.append(now)
+                ends.append(perf_counter())
             results.append(result)
-            if now >= self._report_at:
-                self._look_up(chunk, now)
+            unwatched -= 1
+            if not unwatched:
+                self._look_at_clock(chunk)
+                unwatched = self._stride
             if context:
                 return False
 
-    def _look_up(self, chunk: Chunk, now: float) -> None:
+    def _look_at_clock(self, chunk: Chunk) -> None:
+        now = perf_counter()
         if now >= self._end_at:
             chunk.todo.clear()
-        elif chunk.todo:
+        elif now >= self._report_at and chunk.todo:
             self._report(chunk, is_last=False)
             self._report_at = perf_counter() + REPORT_SECONDS
 

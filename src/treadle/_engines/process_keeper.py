@@ -91,7 +91,7 @@ class Keeper:
         self._ring = ring
         self._poll.register(self._bell, select.POLLIN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(ring.fileno())
+        signal.set_wakeup_fd(ring.fileno(), warn_on_full_buffer=False)
 
     def serve(self) -> None:
         """Do what is asked; return when whoever asks is gone, and with them every process."""

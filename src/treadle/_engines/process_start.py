@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from contextlib import ExitStack
 
 from treadle._engines.process_keeper import KILL, LET_GO, LOOK, REPORT
 from treadle._engines.process_wire import GIVE_BACK, PAGE_BYTES, STOP, Wire, open_line, open_page
@@ -28,21 +29,17 @@ class ChildProcess:
     """
 
     def __init__(self) -> None:
-        ours, theirs = open_line()
-        self._leash, held = socket.socketpair()
-        self._leash.setblocking(False)
-        page = open_page()
-        try:
-            _ask_for_child([theirs.fileno(), held.fileno(), page])
-            shared = mmap.mmap(page, PAGE_BYTES)
-        finally:
-            theirs.close()
-            held.close()
-            os.close(page)
-        self.line = ours
-        self.wire = Wire(ours)
-        self.page = memoryview(shared).cast("q")
-        _children.add(self)
+        with ExitStack() as theirs:
+            self.line, line = open_line()
+            theirs.callback(line.close)
+            self._leash, leash = socket.socketpair()
+            theirs.callback(leash.close)
+            self._leash.setblocking(False)
+            page = open_page()
+            theirs.callback(os.close, page)
+            self.page = memoryview(mmap.mmap(page, PAGE_BYTES)).cast("q")
+            self.wire = Wire(self.line)
+            _ask_for_child(self, [line.fileno(), leash.fileno(), page])
 
     def stop_calls(self, portion: int) -> None:
         """Ask the calls of that portion to end."""
@@ -108,9 +105,10 @@ _children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
 _is_hooked = False
 
 
-def _ask_for_child(fds: list[int]) -> None:
+def _ask_for_child(child: ChildProcess, fds: list[int]) -> None:
     """Have the keeper start a process that gets ``fds``, and our standard error; start the keeper, if need be."""
     with _lock:
+        _children.add(child)
         errors = [2] if _is_open(2) else []
         for is_last in (False, True):
             try:
@@ -141,11 +139,13 @@ def _running_keeper() -> socket.socket:
 
 
 def _start_keeper() -> tuple[int, socket.socket]:
+    if not sys.executable:
+        raise OSError("processes need a Python to be started: sys.executable does not name one")
     ours, theirs = socket.socketpair()
     nowhere = os.open(os.devnull, os.O_RDWR)
     try:
         errors = 2 if _is_open(2) else nowhere
-        program = _START.format(path=sys.path)
+        program = _START.format(path=[place for place in sys.path if isinstance(place, str)])
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
         pid = os.posix_spawn(
             sys.executable,

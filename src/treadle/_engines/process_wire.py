@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import pickle
-import select
 import socket
 import struct
-from typing import Any
+from typing import Any, Final
 
 _COUNT = struct.Struct("<I")
 _ONE_PART = struct.Struct("<IQ")
+_TIMEVAL = struct.Struct("@ll")
+SILENCE: Final = object()
 # A part up to this size is read together with its neighbours, a larger one by itself and straight to its place.
 SMALL_BYTES = 64 * 1024
 # What the kernel may hold on the way; it grants less where it is told to.
@@ -27,8 +28,7 @@ class Wire:
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
-        self._poll = select.poll()
-        self._poll.register(line, select.POLLIN)
+        self._patience: float | None = None
         self._buffer = bytearray(SMALL_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0  # of what was read and not used yet
@@ -58,18 +58,20 @@ class Wire:
             if sent:
                 parts[-1] = parts[-1][sent:]
 
-    def wait(self, seconds: float) -> bool:
-        """Wait until there is something to receive, or for ``seconds``; tell which it was."""
-        return self._start != self._end or bool(self._poll.poll(1000 * seconds))
-
-    def receive(self) -> Any:
-        """Wait for a message, and return it.
+    def receive(self, seconds: float | None = None) -> Any:
+        """Wait for a message, and return it; ``SILENCE``, if none begins within ``seconds``.
 
         Raises:
             EOFError: The other side has closed, or is gone.
         """
+        if seconds != self._patience:
+            self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(*_split(seconds)))
+            self._patience = seconds
         try:
-            (count,) = _COUNT.unpack(self._take(_COUNT.size))
+            head = self._take(_COUNT.size, may_give_up=True)
+            if head is None:
+                return SILENCE
+            (count,) = _COUNT.unpack(head)
             sizes = struct.unpack(f"<{count}Q", self._take(8 * count))
             data, *buffers = [self._take_part(size, is_kept=bool(at)) for at, size in enumerate(sizes)]
         except OSError as error:
@@ -79,7 +81,8 @@ class Wire:
     def _take_part(self, size: int, is_kept: bool) -> memoryview | bytearray:
         """Return the next ``size`` bytes; in memory of their own if they are kept, or many."""
         if not is_kept and size <= SMALL_BYTES:
-            return self._take(size)
+            found: memoryview = self._take(size)
+            return found
         part = bytearray(size)
         there = min(size, self._end - self._start)
         part[:there] = self._view[self._start : self._start + there]
@@ -89,8 +92,13 @@ class Wire:
             rest = rest[self._read_into(rest) :]
         return part
 
-    def _take(self, size: int) -> memoryview:
-        """Return the next ``size`` bytes, of which there may be as many as the buffer has; good until the next call."""
+    def _take(self, size: int, may_give_up: bool = False) -> Any:
+        """Return the next ``size`` bytes; if there are not many, they are good until the next call.
+
+        Args:
+            size: Any.
+            may_give_up: Return None if they do not come within the seconds that ``receive`` was given.
+        """
         if size > SMALL_BYTES:
             return memoryview(self._take_part(size, is_kept=True))
         if self._start == self._end:
@@ -100,13 +108,20 @@ class Wire:
             self._view[:there] = bytes(self._view[self._start : self._end])
             self._start, self._end = 0, there
         while self._end - self._start < size:
-            self._end += self._read_into(self._view[self._end :])
+            count = self._read_into(self._view[self._end :])
+            if not count and may_give_up:
+                return None
+            self._end += count
         begin = self._start
         self._start += size
         return self._view[begin : self._start]
 
     def _read_into(self, view: memoryview) -> int:
-        count = self._line.recv_into(view)
+        """Wait for bytes, and return how many have come; 0: none have, for as many seconds as ``receive`` was given."""
+        try:
+            count = self._line.recv_into(view)
+        except BlockingIOError:
+            return 0
         if not count:
             raise EOFError("the other side has closed")
         return count
@@ -114,6 +129,11 @@ class Wire:
     def close(self) -> None:
         """Close this end."""
         self._line.close()
+
+
+def _split(seconds: float | None) -> tuple[int, int]:
+    """Return whole seconds and microseconds; none of either means for ever."""
+    return (0, 0) if seconds is None else divmod(int(seconds * 1_000_000), 1_000_000)
 
 
 def open_line() -> tuple[socket.socket, socket.socket]:
