@@ -25,6 +25,7 @@ from treadle._sync.on_loop import on_loop
 from treadle._sync.producer import Producer
 from treadle._sync.watching import watch_locks
 from treadle.errors import (
+    BlocksEventLoop,
     CallCancelled,
     CallNotStarted,
     CallTimedOut,
@@ -50,6 +51,7 @@ from treadle.errors import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "BlocksEventLoop",
     "CallCancelled",
     "CallNotStarted",
     "CallTimedOut",

@@ -16,6 +16,7 @@
     ├── CallCancelled                   the call was running when its run ended
     ├── CallNotStarted                  the run ended before the call began
     ├── Deadlock         (RuntimeError) what was waited for would never have come
+    ├── BlocksEventLoop  (RuntimeError) a coroutine was about to wait without awaiting
     ├── NotPicklable     (TypeError)    what was to go to another process, or come back, cannot
     ├── ProcessDied                     the process that made the call died: a crash, a signal, an exit
     ├── RemoteError                     stands for an exception of another process that cannot be pickled
@@ -33,6 +34,7 @@ names the item. A run or a group that passes its ``timeout`` raises the built-in
 from __future__ import annotations
 
 __all__ = [
+    "BlocksEventLoop",
     "CallCancelled",
     "CallNotStarted",
     "CallTimedOut",
@@ -278,6 +280,23 @@ class Deadlock(TreadleError, RuntimeError):
 
     def __str__(self) -> str:
         return "\n".join((self.reason, *self.threads))
+
+
+class BlocksEventLoop(TreadleError, RuntimeError):
+    """A coroutine was about to wait without awaiting, and all others on its event loop with it.
+
+    Args:
+        what: What it has called.
+        instead: What lets the others go on meanwhile.
+    """
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(what, instead)
+        self.what = what
+        self.instead = instead
+
+    def __str__(self) -> str:
+        return f"{self.what} would hold up the event loop, and every call on it; use {self.instead}"
 
 
 class NotPicklable(TreadleError, TypeError):

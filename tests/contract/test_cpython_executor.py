@@ -57,7 +57,8 @@ class ThreadPoolExecutor(PoolExecutor):
             if crew._on_its_way is None and not crew._opening and not (crew._queue and crew._has_room()):
                 break
             settled.wait(0.001)
-        return {worker.thread for worker in list(crew.workers)}
+        threads = [worker.thread for worker in list(crew.workers)]
+        return {thread for thread in threads if isinstance(thread, threading.Thread)}
 
 
 def find_modules() -> list[ModuleType]:

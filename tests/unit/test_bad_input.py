@@ -62,12 +62,13 @@ def test_no_iterable_at_all_is_a_type_error() -> None:
         treadle.map(abs)  # type: ignore[call-overload]
 
 
-def test_a_coroutine_function_is_refused_instead_of_never_awaited() -> None:
+@pytest.mark.parametrize("engine", ["threads", "processes"])
+def test_a_coroutine_function_is_refused_instead_of_never_awaited(engine: Any) -> None:
     async def fetch(item: int) -> int:
         return item
 
-    with pytest.raises(TypeError, match="fn must be a plain function, not the coroutine function fetch"):
-        treadle.map(fetch, [1])
+    with pytest.raises(TypeError, match="fn must be a plain function where engine=.*, not the coroutine function fetch"):
+        treadle.map(fetch, [1], engine=engine)
 
 
 def test_a_closed_run_refuses_to_give_results() -> None:

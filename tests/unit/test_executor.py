@@ -45,7 +45,8 @@ def fail(text: str = "bad") -> None:
 
 
 def threads_of(pool: treadle.PoolExecutor) -> list[threading.Thread]:
-    return [worker.thread for worker in list(pool._book.crew.workers)]
+    threads = [worker.thread for worker in list(pool._book.crew.workers)]
+    return [thread for thread in threads if isinstance(thread, threading.Thread)]
 
 
 def wait_until_idle(pool: treadle.PoolExecutor, count: int) -> None:
@@ -111,10 +112,10 @@ def test_whatever_a_call_raises_is_its_tasks(kind: type[BaseException]) -> None:
         assert fine.result() == 1
 
 
-def test_only_plain_functions_can_be_submitted() -> None:
+def test_what_is_to_be_awaited_is_refused_where_calls_are_made_on_threads() -> None:
     async def coroutine_function() -> None: ...
 
-    with treadle.PoolExecutor() as pool:
+    with treadle.PoolExecutor(engine="threads") as pool:
         with pytest.raises(treadle.WrongType, match="fn must be callable"):
             pool.submit("abs")  # type: ignore[arg-type]  # that is the test
         with pytest.raises(treadle.WrongType, match="the coroutine function"):

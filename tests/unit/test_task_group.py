@@ -169,11 +169,11 @@ def test_a_task_outside_the_group_cannot_submit_to_one_that_was_cancelled() -> N
     assert "was cancelled" in str(caught[0])
 
 
-def test_only_plain_functions_can_be_submitted() -> None:
+def test_what_is_to_be_awaited_is_refused_where_calls_are_made_on_threads() -> None:
     async def coroutine() -> None:
         pass
 
-    with treadle.TaskGroup() as group:
+    with treadle.TaskGroup(engine="threads") as group:
         with pytest.raises(treadle.WrongType, match="coroutine function coroutine"):
             group.submit(coroutine)
         with pytest.raises(treadle.WrongType, match="fn must be callable"):

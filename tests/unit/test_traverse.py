@@ -455,12 +455,12 @@ def test_arguments_are_checked_at_once(arguments: Any, options: Any, message: st
         treadle.traverse(*arguments, **options)
 
 
-def test_a_coroutine_function_is_refused() -> None:
+def test_a_coroutine_function_is_refused_where_visits_are_made_on_threads() -> None:
     async def visit(node: str) -> list[str]:
         return [node]
 
     with pytest.raises(treadle.WrongType, match="visit must be a plain function"):
-        treadle.traverse(visit, ["a"])  # type: ignore[arg-type]
+        treadle.traverse(visit, ["a"], engine="threads")
 
 
 @pytest.mark.parametrize("option", ["intake", "strict", "max_worker"])

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any, Protocol
 
+from treadle._core.coroutine import go_inside, inside
 from treadle.errors import Cancelled
 
 _logger = logging.getLogger("treadle")
@@ -174,7 +175,22 @@ class _Here(threading.local):
 
     scope: Scope | None = None  # the innermost block entered since the call began
     seat: Seat | None = None
-    places: tuple[Any, ...] = ()  # in limiters, that the present call holds
+    is_loop = False  # it runs an event loop of ours, which must not be held up
+    _places: tuple[Any, ...] = ()
+
+    @property
+    def places(self) -> tuple[Any, ...]:
+        """In limiters, that the present call holds; or on an event loop, the present coroutine."""
+        found = inside()
+        return self._places if found is None else found.places
+
+    @places.setter
+    def places(self, places: tuple[Any, ...]) -> None:
+        found = inside()
+        if found is None:
+            self._places = places
+        else:
+            go_inside(found.with_places(places))
 
 
 here = _Here()

@@ -18,7 +18,7 @@ DEFAULT_MAX_WORKERS = 32
 DEFAULT_GRACE_SECONDS = 0.25
 
 Intake = Literal["caller", "thread"]
-EngineName = Literal["threads", "processes"]
+EngineName = Literal["threads", "processes", "coroutines"]
 Progress = bool | Callable[[Stats], object]
 
 

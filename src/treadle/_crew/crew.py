@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 from treadle._core import clock
 from treadle._core.cancellation import Scope, cancel_all, here
@@ -17,14 +18,14 @@ from treadle._crew.account import Account, Nobody
 from treadle._crew.attempts import Attempts
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.muster import Muster
-from treadle._crew.policed import PolicedEngine
+from treadle._crew.policed import police
 from treadle._crew.policy import Policy
 from treadle._crew.room import Room
 from treadle._crew.watch import Watch
-from treadle._crew.worker import Worker
-from treadle._engines.engine import Engine
+from treadle._crew.worker import ThreadWorker, Worker
 from treadle._sync import timekeeper
 from treadle._sync.aside import run_aside
+from treadle._sync.line import NOTHING_YET, Nothing
 from treadle.errors import WorkerLost
 
 _logger = logging.getLogger("treadle")
@@ -39,13 +40,14 @@ class Crew(Muster):
     Args:
         name: Of the run; for threads and logs.
         max_workers: At most so many at once.
-        make_engine: Makes the engine that a worker owns.
+        make_engine: Makes the engine that a worker owns; None: see ``equip``.
         sizer: Learns from each chunk.
         account: Hears what happens.
         policy: What its calls are held to.
         deadline: When the crew stops beginning calls, by ``clock.now()``.
         idle_seconds: How long a worker waits for work before it leaves; None: until the crew stops.
         prefix: Of the names of its threads.
+        make_worker: Makes a worker that owns an engine, given the crew, the engine and a name.
     """
 
     _nobody = Nobody()  # kept here: at exit, when the last run goes, a module's names may be gone already
@@ -54,21 +56,23 @@ class Crew(Muster):
         self,
         name: str,
         max_workers: int,
-        make_engine: Callable[[], Engine],
+        make_engine: Callable[[], Any] | None,
         sizer: ChunkSizer,
         account: Account,
         policy: Policy,
         deadline: float | None = None,
         idle_seconds: float = math.inf,
         prefix: str | None = None,
+        make_worker: Callable[[Crew, Any, str], Worker] = ThreadWorker,
     ) -> None:
         super().__init__(name, max_workers, sizer, account, Room(self))
         self.places = here.places  # in limiters: calls share those of whoever asked for them
         self.close_errors: list[BaseException] = []
         self._make_engine = make_engine
+        self._make_worker = make_worker
         self._grace = policy.grace
         self._deadline = deadline
-        self._idle_seconds = min(idle_seconds, threading.TIMEOUT_MAX)
+        self.idle_seconds = min(idle_seconds, threading.TIMEOUT_MAX)
         self._prefix = prefix or f"treadle-{name}-"
         self._is_stopped = False  # all of ``stop`` was done
         self._keep_before = 0
@@ -76,11 +80,17 @@ class Crew(Muster):
         self.attempts = Attempts(self, policy, name) if policy.is_needed else None
         self._watch = None if self.attempts is None else Watch(self, self.attempts, name)
 
+    def equip(self, make_engine: Callable[[], Any], make_worker: Callable[[Crew, Any, str], Worker]) -> None:
+        """Say how engines and workers are made, where the crew was not told; before anything is submitted to it."""
+        self._make_engine = make_engine
+        self._make_worker = make_worker
+
     def _hire(self, number: int) -> Worker:
+        assert self._make_engine is not None
         engine = self._make_engine()
         if self._watch is not None and self.attempts is not None:
-            engine = PolicedEngine(engine, self.attempts.policy.limiter, self._watch)
-        return Worker(self, engine, f"{self._prefix}{number}")
+            engine = police(engine, self.attempts.policy.limiter, self._watch)
+        return self._make_worker(self, engine, f"{self._prefix}{number}")
 
     # What the run asks of its crew
 
@@ -210,8 +220,15 @@ class Crew(Muster):
 
     # What a worker says to its crew
 
-    def exchange(self, worker: Worker, finished: Chunk | None) -> Chunk | None:
-        """Hand in what ``worker`` has finished, and return what it is to do next; None: leave."""
+    def exchange(self, worker: ThreadWorker, finished: Chunk | None) -> Chunk | None:
+        """Hand in what ``worker`` has finished, and return what it is to do next, waiting for it; None: leave."""
+        chunk = self.exchange_nowait(worker, finished)
+        while chunk is NOTHING_YET:
+            chunk = self.look_again(worker, worker.parker.rest(self.idle_seconds))
+        return chunk
+
+    def exchange_nowait(self, worker: Worker, finished: Chunk | None) -> Chunk | Nothing | None:
+        """As ``exchange``; ``NOTHING_YET``: rest until woken, for ``idle_seconds`` at most, then ``look_again``."""
         if finished is not None:
             self.hand_in(worker, finished)
         if worker.is_abandoned:
@@ -222,14 +239,53 @@ class Crew(Muster):
         if self._deadline is not None and clock.now() >= self._deadline:
             with self.lock:
                 self.account.note_expired()
-        chunk: Chunk | None = None
+        chunk: Chunk | Nothing | None = None
         is_surplus = len(self.workers) > self._max_workers
         if is_surplus:  # more than there should be: for work that others wait for
             chunk, is_surplus = self.room.take_awaited(worker)
         if not is_surplus:
-            chunk = (self._take_queued() if self._queue else None) or self._wait_for_work(worker)
-        if chunk is None:
+            chunk = (self._take_queued() if self._queue else None) or self._look_for_work(worker)
+        if chunk is None or chunk is NOTHING_YET:
+            return chunk
+        return self._take_on(worker, chunk)
+
+    def look_again(self, worker: Worker, is_news: bool) -> Chunk | Nothing | None:
+        """Return as ``exchange_nowait`` does, after ``worker`` has rested: was it woken, or is its time over?"""
+        if is_news and worker.is_idle and not self.is_stopping:  # a wake-up may be an old one
+            return NOTHING_YET
+        chunk: Chunk | Nothing | None = None
+        if worker.is_idle:
+            with self.lock:
+                is_surplus = worker.is_idle and not is_news
+                self._note_arrival(worker)
+                if is_surplus:
+                    self.workers.pop(worker, None)
+                    return None
+        else:
+            # Sent for: nobody else is on the way, and nobody will be until this says that it has arrived.
+            worker.is_on_its_way = False
+            if self._on_its_way is worker:
+                self._on_its_way = None
+            chunk = self._take()
+        chunk = chunk or self._look_for_work(worker)
+        return chunk if chunk is None or chunk is NOTHING_YET else self._take_on(worker, chunk)
+
+    def _look_for_work(self, worker: Worker) -> Chunk | Nothing | None:
+        """Return work if there is some; None: leave; ``NOTHING_YET``: the worker is idle now, and may rest."""
+        if self.is_stopping or worker.is_abandoned:
             return None
+        # First idle, then the last look: whoever submits does it the other way round.
+        worker.is_idle = True
+        self._idle.append(worker)
+        chunk = self._take() if self._queue or self.sizer.was_ever_large else None
+        if chunk is None and not self.is_stopping:
+            return NOTHING_YET
+        with self.lock:
+            self._note_arrival(worker)
+        return chunk
+
+    def _take_on(self, worker: Worker, chunk: Chunk) -> Chunk:
+        """Let ``worker`` have ``chunk`` in its hands."""
         chunk.begun = perf_counter()
         worker.chunk = chunk
         if self.is_stopping:  # maybe since before stop(), or even abandon(), could see what we took
@@ -333,37 +389,6 @@ class Crew(Muster):
                     self._still_at_it -= 1
                     if self._still_at_it <= 0:
                         self.account.note_quieter()
-
-    def _wait_for_work(self, worker: Worker) -> Chunk | None:
-        """Return work as soon as there is some, waiting for it; None: leave."""
-        while not (self.is_stopping or worker.is_abandoned):
-            # First idle, then the last look: whoever submits does it the other way round.
-            worker.is_idle = True
-            self._idle.append(worker)
-            chunk = self._take() if self._queue or self.sizer.was_ever_large else None
-            if chunk is not None or self.is_stopping:
-                with self.lock:
-                    self._note_arrival(worker)
-                return chunk
-            is_news = True
-            while is_news and worker.is_idle and not self.is_stopping:  # a wake-up may be an old one
-                is_news = worker.parker.rest(self._idle_seconds)
-            if worker.is_idle:
-                with self.lock:
-                    is_surplus = worker.is_idle and not is_news
-                    self._note_arrival(worker)
-                    if is_surplus:
-                        self.workers.pop(worker, None)
-                        return None
-                continue
-            # Sent for: nobody else is on the way, and nobody will be until this says that it has arrived.
-            worker.is_on_its_way = False
-            if self._on_its_way is worker:
-                self._on_its_way = None
-            chunk = self._take()
-            if chunk is not None:
-                return chunk
-        return None
 
     # Under the lock
 

@@ -146,7 +146,7 @@ class Muster:
         try:
             with self.lock:
                 worker = self._choose_helper()
-            if worker is not None and worker.thread.ident is not None:
+            if worker is not None and worker.is_started:
                 worker.parker.wake()
             elif worker is not None:
                 self._start(worker)
@@ -168,7 +168,7 @@ class Muster:
             if worker is None:
                 return
             self._note_arrival(worker)
-            if worker.thread.ident is None:
+            if not worker.is_started:
                 worker.is_abandoned = True  # should it run after all, it leaves at once
                 self.workers.pop(worker, None)
             else:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from time import perf_counter
 
 from treadle._core.chunk import Chunk
 from treadle._core.describe import describe
 from treadle._core.register import WorkerState
-from treadle._crew.worker import Worker
+from treadle._crew.worker import Runner, Worker
 
 
 @dataclass(frozen=True, slots=True)
 class LeftBehind:
     """A call that was being made when somebody looked; kept of those that were left behind."""
 
-    thread: threading.Thread
+    thread: Runner
     index: int
     item: object
     begun: float

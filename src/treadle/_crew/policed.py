@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from treadle._core import clock
 from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
-from treadle._engines.engine import Engine
+from treadle._engines.engine import AwaitedEngine, Engine
 from treadle.errors import Cancelled
 
 if TYPE_CHECKING:
     from treadle._crew.watch import Watch
     from treadle._sync.limiter import Limiter
+
+
+def police(engine: Any, limiter: Limiter | None, watch: Watch) -> Any:
+    """Return an engine of the same kind as ``engine``, whose calls it makes, which holds them to their policy."""
+    kind = PolicedAwaitedEngine if iscoroutinefunction(engine.make_calls) else PolicedEngine
+    return kind(engine, limiter, watch)
 
 
 class PolicedEngine:
@@ -44,6 +51,36 @@ class PolicedEngine:
                     self._watch.note_begun(trial.begun)
                     self._engine.make_calls(chunk)
         except Cancelled:  # by the gate: what a call raises, the engine records
+            pass
+        finally:
+            here.places = before
+
+
+class PolicedAwaitedEngine:
+    """As ``PolicedEngine``, on an event loop."""
+
+    def __init__(self, engine: AwaitedEngine, limiter: Limiter | None, watch: Watch) -> None:
+        self._engine = engine
+        self._gate: AbstractAsyncContextManager[Any, bool | None] = nullcontext() if limiter is None else limiter
+        self._watch = watch
+        self.open = engine.open
+        self.interrupt = engine.interrupt
+        self.kill = engine.kill
+        self.is_killable = engine.is_killable
+        self.close = engine.close
+
+    async def make_calls(self, chunk: Chunk) -> None:
+        """Make the call, unless it was cancelled while it waited for its turn."""
+        trial = chunk.trial
+        assert trial is not None
+        before, here.places = here.places, trial.places
+        try:
+            async with self._gate:
+                if chunk.todo:
+                    trial.begun = clock.now()
+                    self._watch.note_begun(trial.begun)
+                    await self._engine.make_calls(chunk)
+        except Cancelled:
             pass
         finally:
             here.places = before

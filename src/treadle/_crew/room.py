@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
-from treadle._crew.worker import Worker
+from treadle._crew.worker import ThreadWorker, Worker
 
 if TYPE_CHECKING:
     from treadle._crew.crew import Crew
@@ -112,7 +112,7 @@ def run_here(crew: Crew, chunk: Chunk) -> bool:
     worker = here.seat
     if here.scope is not None:
         return False
-    if not isinstance(worker, Worker) or worker.crew is not crew or worker.chunk is None:
+    if not isinstance(worker, ThreadWorker) or worker.crew is not crew or worker.chunk is None:
         return False
     if len(worker.outer) >= MAX_STACKED_CALLS or (crew.attempts and crew.attempts.policy.call_timeout is not None):
         return False

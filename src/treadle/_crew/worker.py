@@ -1,32 +1,53 @@
-"""A worker: one thread that owns an engine."""
+"""A worker: one thread that owns an engine, or its like on an event loop."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk
-from treadle._engines.engine import Engine
-from treadle._sync.parker import Parker
+from treadle._engines.engine import CallMaker, Engine
+from treadle._sync.parker import Parker, Waker
 
 if TYPE_CHECKING:
     from treadle._crew.crew import Crew
+
+
+class Runner(Protocol):
+    """What a worker runs on, as its crew sees it: a thread, or a slot on an event loop."""
+
+    name: str
+
+    @property
+    def ident(self) -> int | None:
+        """The thread on which it runs at the moment; None: on none."""
+
+    def start(self) -> None:
+        """Begin to work. ``RuntimeError``: it cannot be had."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end."""
+
+    def is_alive(self) -> bool:
+        """Tell whether it runs."""
 
 
 class Worker:
     """Takes chunks from its crew and has its engine make their calls, until the crew has no more for it.
 
     ``chunk`` is the worker's own to set. The ``is_`` flags change under the crew's lock, but for ``is_idle``,
-    which the worker sets without it.
+    which the worker sets without it, and ``is_started``.
     """
 
     __slots__ = (
         *("chunk", "crew", "engine", "is_abandoned", "is_idle", "is_on_its_way", "is_opening", "outer", "parker"),
         "thread",
     )
+    thread: Runner
+    parker: Waker
 
-    def __init__(self, crew: Crew, engine: Engine, name: str) -> None:
+    def __init__(self, crew: Crew, engine: CallMaker) -> None:
         self.crew = crew
         self.engine = engine
         self.chunk: Chunk | None = None
@@ -35,9 +56,11 @@ class Worker:
         self.is_on_its_way = True  # woken or started, and not arrived yet
         self.is_opening = False
         self.is_idle = False
-        self.parker = Parker()
-        # A daemon, so that a stuck call cannot hold the interpreter's exit; the register says goodbye instead.
-        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it runs, or did."""
+        return self.thread.ident is not None
 
     def in_hand(self) -> list[Chunk]:
         """Return the chunks whose calls are being made, the innermost last. May be asked by any thread."""
@@ -51,6 +74,20 @@ class Worker:
     def current_task(self) -> Any:
         """Return the task whose call is being made here; for this thread."""
         return getattr(self.chunk, "task", None)
+
+
+class ThreadWorker(Worker):
+    """A worker with a thread of its own, on which its engine makes the calls one after the other."""
+
+    __slots__ = ()
+    engine: Engine
+    parker: Parker
+
+    def __init__(self, crew: Crew, engine: Engine, name: str) -> None:
+        super().__init__(crew, engine)
+        self.parker = Parker()
+        # A daemon, so that a stuck call cannot hold the interpreter's exit; the register says goodbye instead.
+        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def _work(self) -> None:
         crew, engine = self.crew, self.engine

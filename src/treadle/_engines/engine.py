@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any, Protocol
 
 from treadle._core.chunk import Chunk
+from treadle.errors import WrongType
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class CallPlan:
         initializer: Called once by each worker before its first call.
         initargs: Its arguments.
         resource: Opens what each worker has for itself; passed to ``fn`` as its last argument.
-        brings_context: An item enters a context of its own; ``context`` is the initializer's alone.
+        brings_context: An item has a ``context`` of its own, and ``places`` in limiters, and ``fn`` enters them;
+            the plan's is the initializer's alone.
         max_tasks_per_child: Calls after which a process is replaced by a fresh one, where there are processes.
     """
 
@@ -35,14 +38,41 @@ class CallPlan:
     max_tasks_per_child: int | None = None
 
 
-class Engine(Protocol):
-    """Makes calls, one chunk at a time, and knows nothing of why, when or for whom.
+def never_awaited(coroutine: CoroutineType[Any, Any, Any]) -> WrongType:
+    """Return the error for a call that returned a coroutine to whom nobody awaits it, and let go of that."""
+    coroutine.close()
+    what = f"the coroutine {coroutine.__qualname__}(), which nobody awaits"
+    return WrongType("what fn returns", what, "a value; give the coroutine function itself, or engine='coroutines'")
 
-    One worker owns an engine and calls ``open``, ``make_calls`` and ``close`` on its own thread, in that
-    order, and ``get_ready`` in between; only ``interrupt`` and ``kill`` come from other threads.
+
+class CallMaker(Protocol):
+    """What anybody but its worker needs to know of an engine. All of this comes from other threads.
+
+    Attributes:
+        is_killable: ``kill`` can end a call by force.
     """
 
     is_killable: bool
+
+    def interrupt(self) -> None:
+        """Ask the call being made to end soon. Never blocks; does nothing where nothing can be done.
+
+        Called after the chunk was marked as cancelled.
+        """
+
+    def kill(self) -> None:
+        """End the call being made, or the getting ready, by force, where ``is_killable``.
+
+        Never blocks. The worker comes back at once, having recorded that the call was cut short, and can go on.
+        """
+
+
+class Engine(CallMaker, Protocol):
+    """Makes calls, one chunk at a time, and knows nothing of why, when or for whom.
+
+    One worker owns an engine and calls ``open``, ``make_calls`` and ``close`` on its own thread, in that
+    order, and ``get_ready`` in between.
+    """
 
     def open(self) -> None:
         """Get ready: run the initializer, open the resource. What these raise is raised."""
@@ -58,17 +88,18 @@ class Engine(Protocol):
         itself raises, the engine is broken, and the item being called is lost with its worker.
         """
 
-    def interrupt(self) -> None:
-        """Ask the call being made to end soon. Never blocks; does nothing where nothing can be done.
-
-        Called after the chunk was marked as cancelled.
-        """
-
-    def kill(self) -> None:
-        """End the call being made, or the getting ready, by force, where ``is_killable``.
-
-        Never blocks. The worker comes back at once, having recorded that the call was cut short, and can go on.
-        """
-
     def close(self) -> None:
         """Close what ``open`` opened. What the closing raises is raised."""
+
+
+class AwaitedEngine(CallMaker, Protocol):
+    """As ``Engine``, for a worker that is a task on an event loop, and awaits it."""
+
+    async def open(self) -> None:
+        """See ``Engine``."""
+
+    async def make_calls(self, chunk: Chunk) -> None:
+        """See ``Engine``."""
+
+    async def close(self) -> None:
+        """See ``Engine``."""

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from contextvars import Context
 from time import perf_counter
+from types import CoroutineType
 from typing import Any
 
 from treadle._core.chunk import Chunk
 from treadle._core.context import isolated
-from treadle._engines.engine import CallPlan
+from treadle._engines.engine import CallPlan, never_awaited
 
 Drain = Callable[[Chunk, Callable[[Any], Any], Context | tuple[()]], bool]
 
@@ -43,6 +44,20 @@ class InlineEngine:
             self._call = _spread(plan.fn)
         if self._context and not plan.brings_context:
             self._call = isolated(self._call, self._context)
+        if not plan.brings_context:
+            self._call = self._proven(self._call)
+
+    def _proven(self, call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return ``call`` such that a coroutine is an error, until it has returned something else once."""
+
+        def prove(item: Any) -> Any:
+            result = call(item)
+            if type(result) is CoroutineType:
+                raise never_awaited(result)
+            self._call = call  # the next chunk's calls do without this look
+            return result
+
+        return prove
 
     def get_ready(self) -> None:
         """Do nothing: what was opened stays open."""
@@ -87,7 +102,7 @@ def _drain(chunk: Chunk, fn: Callable[[Any], Any], context: Context | tuple[()])
     item being called is the one at ``len(chunk.results)``.
     """
     take = chunk.todo.pop
-    results = chunk.results if chunk.ends is None else _TimedResults(chunk, chunk.ends)
+    results = results_of(chunk)
     while True:
         try:
             item = take()
@@ -100,6 +115,11 @@ def _drain(chunk: Chunk, fn: Callable[[Any], Any], context: Context | tuple[()])
             results.append(None)
         if context:
             return False
+
+
+def results_of(chunk: Chunk) -> Any:
+    """Return where the owner of ``chunk`` is to put its results: they stay there, should the chunk be frozen."""
+    return chunk.results if chunk.ends is None else _TimedResults(chunk, chunk.ends)
 
 
 class _TimedResults:

@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from treadle._run.course import Course
 from treadle._run.delivery import Delivery, _End
+from treadle._sync.loop_parker import LoopParker
 
 T = TypeVar("T")
 _NOTHING: Any = object()
-
-
-class LoopParker:
-    """Where one coroutine waits; any thread may wake it."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-
-    async def wait(self, seconds: float | None) -> bool:
-        """Wait to be woken, or for ``seconds``; tell which it was."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
-        except TimeoutError:
-            return False
-        self._event.clear()
-        return True
-
-    def wake(self) -> None:
-        """Let the next or the present wait end."""
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._event.set)
 
 
 class AsyncStream(AsyncIterator[T]):

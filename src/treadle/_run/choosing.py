@@ -5,13 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from inspect import isasyncgenfunction, iscoroutinefunction
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, get_args
 
-from treadle._core.describe import describe
+from treadle._core.describe import describe, describe_function
 from treadle._core.settings import DEFAULT_MAX_WORKERS, EngineName, check_count
-from treadle._crew.chunking import IN_PROCESSES, ON_THREADS, Pace
-from treadle._engines.engine import CallPlan, Engine
+from treadle._crew.chunking import IN_PROCESSES, ON_A_LOOP, ON_THREADS, Pace
+from treadle._crew.worker import ThreadWorker, Worker
+from treadle._engines.engine import AwaitedEngine, CallPlan, Engine
 from treadle._engines.inline import InlineEngine
-from treadle.errors import InvalidArgument
+from treadle.errors import InvalidArgument, WrongType
+
+if TYPE_CHECKING:
+    from treadle._crew.crew import Crew
+
+_PLAIN = (FunctionType, BuiltinFunctionType, MethodType, type)
+
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,28 +34,35 @@ class EngineChoice:
         name: For people.
         make_engine: Makes the engine of one worker.
         pace: How many calls to hand over at once.
+        make_worker: Makes the worker that owns such an engine.
     """
 
-    name: str
-    make_engine: Callable[[], Engine]
+    name: EngineName
+    make_engine: Callable[[], Engine | AwaitedEngine]
     pace: Pace
+    make_worker: Callable[[Crew, Any, str], Worker] = ThreadWorker
 
 
-def check_engine(engine: EngineName, max_tasks_per_child: int | None) -> None:
+def check_engine(engine: EngineName | None, max_tasks_per_child: int | None) -> None:
     """Raise unless there is such an engine, and it can do what is asked of it."""
-    if engine not in ("threads", "processes"):
-        raise InvalidArgument("engine", describe(engine), "'threads' or 'processes'")
+    if engine not in (None, *ENGINES):
+        raise InvalidArgument("engine", describe(engine), f"one of {', '.join(map(repr, ENGINES))}")
     if max_tasks_per_child is not None:
         check_count("max_tasks_per_child", max_tasks_per_child, least=1)
         if engine != "processes":
-            raise InvalidArgument("max_tasks_per_child", str(max_tasks_per_child), "None where engine is 'threads'")
+            raise InvalidArgument(
+                "max_tasks_per_child", str(max_tasks_per_child), "None where engine is not 'processes'"
+            )
     if engine == "processes" and not hasattr(os, "fork"):
         raise InvalidArgument("engine", "'processes'", "'threads' on this system, which has no fork server")
 
 
-def default_workers(engine: EngineName) -> int:
-    """Return how many workers there are where nobody says how many."""
-    return DEFAULT_MAX_WORKERS if engine == "threads" else usable_cores()
+def default_workers(engine: EngineName | None) -> int:
+    """Return how many workers there are where nobody says how many.
+
+    As many calls wait at once on an event loop as on threads: it is for the sake of who is asked, not of us.
+    """
+    return usable_cores() if engine == "processes" else DEFAULT_MAX_WORKERS
 
 
 def usable_cores() -> int:
@@ -55,14 +74,49 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def choose_engine(engine: EngineName, plan: CallPlan) -> EngineChoice:
-    """Return how the calls of ``plan`` are made by ``engine``.
+def engine_for(engine: EngineName | None, fn: Callable[..., Any], role: str) -> EngineName:
+    """Return the engine for ``fn``, the ``role`` of a call, where ``engine`` was asked for, or none.
+
+    Raises:
+        WrongType: ``fn`` is a coroutine function, and ``engine`` awaits nothing, or it would not be awaited anywhere.
+    """
+    if isasyncgenfunction(fn):
+        what = f"the asynchronous generator function {describe_function(fn)}"
+        raise WrongType(role, what, "a function that returns what it comes to")
+    if not is_coroutine_function(fn):
+        return engine or "threads"
+    if engine in (None, "coroutines"):
+        return "coroutines"
+    what = f"the coroutine function {describe_function(fn)}"
+    raise WrongType(role, what, f"a plain function where engine={engine!r}; without that, it is awaited")
+
+
+def is_coroutine_function(fn: Any) -> bool:
+    """Tell whether what ``fn`` returns is to be awaited, as far as can be told without calling it."""
+    if iscoroutinefunction(fn):
+        return True
+    if isinstance(fn, _PLAIN):  # most are, and there is nothing more to look at
+        return False
+    while isinstance(fn, partial):
+        fn = fn.func
+    return iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004  # what kind it is
+
+
+def choose_engine(engine: EngineName, plan: CallPlan, name: str) -> EngineChoice:
+    """Return how the calls of ``plan`` are made by ``engine``; ``name`` is that of the run, group or executor.
 
     Raises:
         NotPicklable: What is to be sent to a process cannot be.
     """
     if engine == "threads":
         return EngineChoice(engine, lambda: InlineEngine(plan), ON_THREADS)
+    if engine == "coroutines":
+        from treadle._crew.slot import slots_on  # asyncio is slow to import
+        from treadle._engines.coroutine import CoroutineEngine
+        from treadle._sync.event_loop import LoopHost
+
+        host = LoopHost(f"treadle-{name}-loop")
+        return EngineChoice(engine, lambda: CoroutineEngine(plan), ON_A_LOOP, slots_on(host, plan.context))
     from treadle._engines.process import ProcessEngine, wrap_plan  # not for whoever has only threads
 
     parcel = wrap_plan(plan)

@@ -69,7 +69,10 @@ class Course:
         # Where calls are held to a policy, each is a chunk of its own.
         chunksize = 1 if policy.is_needed else settings.chunksize
         sizer = ChunkSizer(settings.max_workers, chunksize, settings.buffersize, choice.pace, settings.lead)
-        self.crew = Crew(self.name, settings.max_workers, choice.make_engine, sizer, self, policy, self.deadline)
+        self.crew = Crew(
+            *(self.name, settings.max_workers, choice.make_engine, sizer, self, policy, self.deadline),
+            make_worker=choice.make_worker,
+        )
         self.intake = Intake(items, self.ledger, self.crew)
         self.waker: Waker = Parker()
         self._closers: list[Parker] = []  # threads in ``end``

@@ -96,6 +96,7 @@ class Delivery(Iterator[Iterator[Any]]):
         Raises:
             StopIteration: There is no more.
         """
+        cancelling.refuse_on_loop("iterating a run", "`async for`")
         parker = Parker()
         self._course.waker = parker
         try:

@@ -83,7 +83,7 @@ class PoolExecutor(Executor):
         hedge: Hedge | None = None,
         grace: float = DEFAULT_GRACE_SECONDS,
         max_abandoned: int | None = None,
-        engine: EngineName = "threads",
+        engine: EngineName | None = None,
         max_tasks_per_child: int | None = None,
     ) -> None:
         check_engine(engine, max_tasks_per_child)

@@ -29,12 +29,18 @@ class Children(list[Node]):
 class Visit(Generic[Node]):
     """Makes one visit, all of it on the worker: a generator's waits and errors, and the key's, are the visit's."""
 
-    def __init__(self, visit: Callable[..., Iterable[Node] | None], key: Key) -> None:
+    def __init__(self, visit: Callable[..., Any], key: Key) -> None:
         self._visit = visit
         self._key = key
 
     def __call__(self, node: Node, *resource: Any) -> Children[Node]:
-        found = self._visit(node, *resource)
+        return self._children(self._visit(node, *resource))
+
+    async def awaiting(self, node: Node, *resource: Any) -> Children[Node]:
+        """Do the same where the function is to be awaited."""
+        return self._children(await self._visit(node, *resource))
+
+    def _children(self, found: Iterable[Node] | None) -> Children[Node]:
         name = describe_function(self._visit)
         return Children(check_nodes(f"what {name}() returns", () if found is None else found), self._key)
 

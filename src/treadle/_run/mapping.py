@@ -101,7 +101,7 @@ def map(
     name: str | None = None,
     grace: float = DEFAULT_GRACE_SECONDS,
     max_abandoned: int | None = None,
-    engine: EngineName = "threads",
+    engine: EngineName | None = None,
     max_tasks_per_child: int | None = None,
 ) -> Run[Any, Any]:
     """Call ``fn`` with the items of ``iterables``, many at a time on threads, and return the ``Run``.
@@ -205,7 +205,7 @@ def start_run(
     """Start a run of this ``kind`` over ``items``, of which ``total`` are expected."""
     check_cancelled()
     settings, plan = recipe.settings, recipe.plan
-    course = make_course(settings, recipe.policy, plan, choose_engine(settings.engine, plan), items)
+    course = make_course(settings, recipe.policy, plan, choose_engine(settings.engine, plan, settings.name), items)
     run = kind._open(course, plan.context, as_outcomes=False)
     if settings.progress:
         course.on_end.append(show_progress(settings.name, settings.progress, course.stats, total))

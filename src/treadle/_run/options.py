@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
-from inspect import iscoroutinefunction
 from typing import Any, TypedDict
 
 from treadle._core.describe import describe_function
@@ -21,9 +20,8 @@ from treadle._core.settings import (
 )
 from treadle._crew.policy import Policy
 from treadle._engines.engine import CallPlan
-from treadle._run.choosing import check_engine, default_workers
+from treadle._run.choosing import check_engine, default_workers, engine_for
 from treadle._sync.limiter import Limiter
-from treadle.errors import WrongType
 
 
 class StageOptions(TypedDict, total=False):
@@ -42,7 +40,7 @@ class StageOptions(TypedDict, total=False):
     name: str | None
     grace: float
     max_abandoned: int | None
-    engine: EngineName
+    engine: EngineName | None
     max_tasks_per_child: int | None
 
 
@@ -98,7 +96,7 @@ def prepare(
     name: str | None = None,
     grace: float = DEFAULT_GRACE_SECONDS,
     max_abandoned: int | None = None,
-    engine: EngineName = "threads",
+    engine: EngineName | None = None,
     max_tasks_per_child: int | None = None,
 ) -> Recipe:
     """Check the options of ``treadle.map``, and put together what a run is made of.
@@ -110,12 +108,11 @@ def prepare(
         WrongType: An argument is not what it must be.
     """
     check_callable(role, fn)
-    if iscoroutinefunction(fn):
-        raise WrongType(role, f"the coroutine function {describe_function(fn)}", "a plain function")
     for option, thing in (("initializer", initializer), ("resource", resource)):
         if thing is not None:
             check_callable(option, thing)
     check_engine(engine, max_tasks_per_child)
+    engine = engine_for(engine, fn, role)
     workers = default_workers(engine) if max_workers is None else max_workers
     settings = Settings(
         max_workers=workers,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -118,27 +118,37 @@ def passed(item: Any) -> Any:
 
 def _wrapped(stage: Stage, wrap: type[_Listing | _Keeping]) -> Stage:
     recipe = stage.recipe
-    return replace(stage, recipe=replace(recipe, plan=replace(recipe.plan, fn=wrap(recipe.plan.fn))), spreads=True)
+    call = wrap(recipe.plan.fn)
+    fn = call.awaiting if recipe.settings.engine == "coroutines" else call
+    return replace(stage, recipe=replace(recipe, plan=replace(recipe.plan, fn=fn)), spreads=True)
 
 
 class _Listing:
     """Consumes what a function returns where it was called: its work counts there."""
 
-    def __init__(self, fn: Callable[..., Iterable[Any]]) -> None:
+    def __init__(self, fn: Callable[..., Any]) -> None:
         self._fn = fn
 
     def __call__(self, *arguments: Any) -> list[Any]:
         return list(self._fn(*arguments))
 
+    async def awaiting(self, *arguments: Any) -> list[Any]:
+        """Do the same where the function is to be awaited."""
+        return list(await self._fn(*arguments))
+
 
 class _Keeping:
     """Returns the item alone, or nothing."""
 
-    def __init__(self, predicate: Callable[..., object]) -> None:
+    def __init__(self, predicate: Callable[..., Any]) -> None:
         self._predicate = predicate
 
     def __call__(self, item: Any, *resource: Any) -> tuple[Any, ...]:
         return (item,) if self._predicate(item, *resource) else ()
+
+    async def awaiting(self, item: Any, *resource: Any) -> tuple[Any, ...]:
+        """Do the same where the predicate is to be awaited."""
+        return (item,) if await self._predicate(item, *resource) else ()
 
 
 def _settled(run: Run[Any, Any], on_error: OnError) -> Iterator[Any]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context, copy_context
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from treadle._core import clock
@@ -15,6 +16,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, cut_our_frames, describe, describe_function
 from treadle._core.trial import Trial
 from treadle._crew.room import making_room, run_here
+from treadle._engines.engine import never_awaited
 from treadle._run.awaited import EndOfTask
 from treadle._sync import cancelling
 from treadle._sync.parker import Parker
@@ -58,10 +60,19 @@ def make_call(call: Call) -> Any:
     if call.places and not here.places:
         here.places = call.places
         try:
-            return call.context.copy().run(call.fn, *call.args, **call.kwargs)
+            result = call.context.copy().run(call.fn, *call.args, **call.kwargs)
         finally:
             here.places = ()
-    return call.context.copy().run(call.fn, *call.args, **call.kwargs)
+    else:
+        result = call.context.copy().run(call.fn, *call.args, **call.kwargs)
+    if type(result) is CoroutineType:
+        raise never_awaited(result)
+    return result
+
+
+def make_call_here(call: Call) -> Any:
+    """Make the call, where the engine sees to its context and places, and awaits what it returns."""
+    return call.fn(*call.args, **call.kwargs)
 
 
 class TaskChunk(Chunk):
@@ -170,6 +181,7 @@ class Task(Future[T]):
 
         Raises:
             TimeoutError: The call has not ended by then.
+            BlocksEventLoop: This is the call of a coroutine, and would have to wait.
             concurrent.futures.CancelledError: The task was cancelled.
             Cancelled: What waits here was itself cancelled.
             Deadlock: The call waits, without a timeout on either side, for what only this thread could bring.
@@ -275,6 +287,7 @@ class Task(Future[T]):
             return
         book = self._book
         book.check_owner()
+        cancelling.refuse_on_loop("waiting for a task", "`await asyncio.wrap_future(task)`")
         if timeout is None and run_here(book.crew, chunk):
             check_cancelled()
             if self.done():

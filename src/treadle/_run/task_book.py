@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
-from inspect import iscoroutinefunction
+from dataclasses import replace
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -30,9 +30,10 @@ from treadle._crew.stragglers import Stragglers
 from treadle._crew.worker import Worker
 from treadle._engines.engine import CallPlan
 from treadle._run.awaited import EndOfAll
-from treadle._run.choosing import choose_engine
+from treadle._run.choosing import choose_engine, engine_for, is_coroutine_function
 from treadle._run.reporter import Reporter
-from treadle._run.task import Call, Task, TaskChunk, make_call
+from treadle._run.task import Call, Task, TaskChunk, make_call, make_call_here
+from treadle._sync.cancelling import refuse_on_loop
 from treadle._sync.parker import Parker
 from treadle._sync.wait_graph import Wait
 from treadle.errors import TooManyAbandoned, WrongType
@@ -65,7 +66,7 @@ class TaskBook:
         policy: What its calls are held to.
         refuse: Returns the error for a submission after ``close``, given the reason.
         plan: The initializer, where there is one.
-        engine: How calls are made; it may have its say on ``plan``.
+        engine: How calls are made; None: as the first one needs it.
         idle_seconds: After which workers leave.
         prefix: Of the names of the threads.
     """
@@ -81,25 +82,29 @@ class TaskBook:
         initargs: tuple[Any, ...] = (),
         idle_seconds: float = float("inf"),
         prefix: str | None = None,
-        engine: EngineName = "threads",
+        engine: EngineName | None = None,
         max_tasks_per_child: int | None = None,
     ) -> None:
         self.kind = kind
         self.name = name
         self.policy = policy
-        plan = CallPlan(
+        self._plan = CallPlan(
             *(make_call, copy_context()),
             initializer=initializer,
             initargs=initargs,
             brings_context=True,
             max_tasks_per_child=max_tasks_per_child,
         )
-        choice = choose_engine(engine, plan)
         self.crew = Crew(
-            *(name, max_workers, choice.make_engine, TaskSizer(max_workers, 1, None, choice.pace), self, policy),
+            *(name, max_workers, None, TaskSizer(max_workers, 1, None), self, policy),
             idle_seconds=idle_seconds,
             prefix=prefix,
         )
+        self._engine: EngineName | None = None
+        self._takes_any = engine == "coroutines"  # also what only turns out to return a coroutine
+        self._choosing = threading.Lock()  # protects the choice of the engine
+        if engine is not None:
+            self._choose(engine)
         self.unfinished: dict[Task[Any], None] = {}
         self.closed: str | None = None  # why nothing can be submitted any more
         self.broken: BaseException | None = None  # why no call can be made any more
@@ -125,9 +130,11 @@ class TaskBook:
 
     def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[Any]:
         """Have ``fn(*args, **kwargs)`` called, and return its task."""
-        if not callable(fn) or iscoroutinefunction(fn):
-            check_callable("fn", fn)
-            raise WrongType("fn", f"the coroutine function {describe_function(fn)}", "a plain function")
+        check_callable("fn", fn)
+        if self._engine is None:
+            self._choose(engine_for(None, fn, "fn"))
+        if is_coroutine_function(fn) is not (self._engine == "coroutines"):
+            self._check_kind(fn)
         task: Task[Any] = Task(self, next(self._numbers), Call(fn, args, kwargs))
         chunk = task._chunk
         assert chunk is not None
@@ -148,6 +155,26 @@ class TaskBook:
             self._withdraw(task)
             raise
         return task
+
+    def _choose(self, engine: EngineName) -> None:
+        """Let calls be made by ``engine``, unless one is chosen already."""
+        with self._choosing:
+            if self._engine is not None:
+                return
+            plan = self._plan if engine != "coroutines" else replace(self._plan, fn=make_call_here)
+            choice = choose_engine(engine, plan, self.name)
+            self.crew.equip(choice.make_engine, choice.make_worker)
+            self._engine = engine
+
+    def _check_kind(self, fn: Callable[..., Any]) -> None:
+        """Raise for a function of the other kind: one that is not awaited where all are, or the other way round."""
+        engine = engine_for(None, fn, "fn")  # raises for what nobody can call
+        if engine != "coroutines" and not self._takes_any:
+            what = f"the plain function {describe_function(fn)}"
+            raise WrongType("fn", what, f"a coroutine function, as the first was that this {self.kind} got")
+        if engine == "coroutines":
+            what = f"the coroutine function {describe_function(fn)}"
+            raise WrongType("fn", what, f"a plain function, as this {self.kind} makes calls on {self._engine}")
 
     def _withdraw(self, task: Task[Any]) -> bool:
         """Take back a task that was not handed out; False: too late, and if its call has begun, it is asked to end."""
@@ -393,6 +420,7 @@ class TaskBook:
             if self.kind == "group":
                 self.cancel_all()
             raise RuntimeError(f"{self.kind} {self.name!r} cannot wait for its end in one of its own calls")
+        refuse_on_loop(f"the end of {self.kind} {self.name!r}", "shutdown(wait=False)")
         interrupt: BaseException | None = None
         parker, reporter = Parker(), Reporter(self.kind, self.name, self.worker_states)
         try:

@@ -24,6 +24,7 @@ from treadle._run.choosing import check_engine, default_workers
 from treadle._run.task import Task
 from treadle._run.task_book import NOT_BEGUN, TaskBook
 from treadle._sync import timekeeper
+from treadle._sync.cancelling import refuse_on_loop
 from treadle._sync.limiter import Limiter
 from treadle._sync.timekeeper import Timer
 from treadle.errors import Cancelled, GroupClosed, InvalidArgument, TooManyAbandoned, WrongType
@@ -91,7 +92,7 @@ class TaskGroup:
         limiter: Limiter | None = None,
         hedge: Hedge | None = None,
         max_abandoned: int | None = None,
-        engine: EngineName = "threads",
+        engine: EngineName | None = None,
     ) -> None:
         check_engine(engine, None)
         workers = default_workers(engine) if max_workers is None else max_workers
@@ -127,6 +128,7 @@ class TaskGroup:
     def __enter__(self) -> Self:
         if self._book.closed != NOT_BEGUN:
             raise GroupClosed(self.name, "was entered before")
+        refuse_on_loop("the end of a treadle.TaskGroup", "`async with asyncio.TaskGroup()`")
         self._outer = outer = current_scope()
         if outer is not None:
             outer.check()

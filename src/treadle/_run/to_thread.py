@@ -75,5 +75,5 @@ def _shared_pool() -> PoolExecutor:
     global _pool
     with _pool_lock:
         if _pool is None or _pool._book.closed is not None:  # closed in a forked child, or broken
-            _pool = PoolExecutor(thread_name_prefix="treadle-to_thread", max_abandoned=sys.maxsize)
+            _pool = PoolExecutor(thread_name_prefix="treadle-to_thread", max_abandoned=sys.maxsize, engine="threads")
         return _pool

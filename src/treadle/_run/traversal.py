@@ -170,5 +170,6 @@ def traverse(
     if not isinstance(depth_first, bool):
         raise InvalidArgument("depth_first", describe(depth_first), "True or False")
     frontier = Frontier(check_nodes("roots", roots), key, max_depth, depth_first)
-    plan = replace(recipe.plan, fn=Visit(visit, key))
+    call: Visit[Any] = Visit(visit, key)
+    plan = replace(recipe.plan, fn=call.awaiting if recipe.settings.engine == "coroutines" else call)
     return start_run(Traversal, replace(recipe, plan=plan), frontier, make_course=TraversalCourse)

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from treadle._core import clock
-from treadle._core.cancellation import Scope, current_scope, enter, leave
+from treadle._core.cancellation import Scope, current_scope, enter, here, leave
 from treadle._core.settings import check_callable, check_seconds
 from treadle._sync import timekeeper
 from treadle._sync.parker import Parker
 from treadle._sync.timekeeper import Timer
+from treadle.errors import BlocksEventLoop
 
 
 def wait(parker: Parker, seconds: float | None = None, poll_seconds: float = math.inf) -> bool:
@@ -28,6 +29,16 @@ def wait(parker: Parker, seconds: float | None = None, poll_seconds: float = mat
         return parker.wait_watchfully(seconds, poll_seconds)
 
 
+def refuse_on_loop(what: str, instead: str) -> None:
+    """Raise where calls are coroutines: ``what`` would hold up their event loop; ``instead`` is to be used there.
+
+    Raises:
+        BlocksEventLoop: They are.
+    """
+    if here.is_loop:
+        raise BlocksEventLoop(what, instead)
+
+
 def sleep(seconds: float) -> None:
     """Sleep like ``time.sleep``, but end at once when the call that runs here is cancelled.
 
@@ -35,6 +46,7 @@ def sleep(seconds: float) -> None:
         seconds: 0 or more.
 
     Raises:
+        BlocksEventLoop: This is the call of a coroutine.
         Cancelled: What runs here was asked to end, before the sleep or during it.
         InvalidArgument: ``seconds`` is negative or not a number.
 
@@ -43,6 +55,7 @@ def sleep(seconds: float) -> None:
         >>> treadle.sleep(0.01)
     """
     check_seconds("seconds", seconds)
+    refuse_on_loop("treadle.sleep()", "`await asyncio.sleep()`")
     deadline = clock.now() + seconds
     parker = Parker()
     wait(parker, seconds)
@@ -99,6 +112,7 @@ def shield(seconds: float) -> Iterator[None]:
         seconds: 0 or more.
 
     Raises:
+        BlocksEventLoop: This is the call of a coroutine: asyncio's cancellation cannot be held back from a block.
         InvalidArgument: ``seconds`` is negative or not a number.
 
     Example:
@@ -107,6 +121,7 @@ def shield(seconds: float) -> Iterator[None]:
         ...     treadle.sleep(0.01)
     """
     check_seconds("seconds", seconds)
+    refuse_on_loop("treadle.shield()", "`await asyncio.shield()` for what must not be cut short")
     outer = current_scope()
     if outer is None:
         yield

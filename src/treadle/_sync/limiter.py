@@ -8,16 +8,19 @@ import threading
 import time
 from collections import OrderedDict
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from treadle._core import clock
 from treadle._core.cancellation import check_cancelled, here
 from treadle._core.clock import SystemClock
 from treadle._core.describe import describe
 from treadle._core.settings import check_count, check_seconds
-from treadle._sync import cancelling
-from treadle._sync.parker import Parker
+from treadle._sync import cancelling, timekeeper
+from treadle._sync.parker import Parker, Waker
 from treadle.errors import InvalidArgument, WrongType
+
+if TYPE_CHECKING:
+    from treadle._sync.loop_parker import LoopParker
 
 # Waits end up to so much late. Who is next sleeps so much less, and looks at the clock for the rest: for a tenth
 # of the time between two calls at most, so that this never takes more than a tenth of a processor.
@@ -52,12 +55,12 @@ class Place:
         "wanted_by",
     )
 
-    def __init__(self, limiter: Limiter, state: _State, inherited: tuple[Place, ...]) -> None:
+    def __init__(self, limiter: Limiter, state: _State, inherited: tuple[Place, ...], parker: Waker) -> None:
         self.limiter = limiter
         self.state = state
         self.inherited = inherited  # of the calls around this one, the innermost last
         self.thread = threading.get_ident()
-        self.parker = Parker()
+        self.parker = parker
         self.has_passed = False
         self.passed_at = 0.0
         self.lender: Place | None = None
@@ -93,7 +96,8 @@ class Limiter:
     """Let calls through at no more than a rate, and no more than a number at once, whoever makes them.
 
     One limiter may be shared by runs, groups, executors and threads; each call of theirs passes it once. In code
-    of your own, ``with limiter:`` waits until the block may run. First come, first served.
+    of your own, ``with limiter:`` waits until the block may run, and in a coroutine ``async with limiter:`` does, while
+    its loop goes on. First come, first served, threads and coroutines alike.
 
     The rate is exact: in any ``t`` seconds at most ``burst + max_per_second * t`` calls begin, wherever those
     seconds start. Idle time saves up ``burst`` calls, not more. This is the generic cell rate algorithm
@@ -157,22 +161,46 @@ class Limiter:
         """Wait until the block may run.
 
         Raises:
+            BlocksEventLoop: This is the call of a coroutine; ``async with`` is what it needs.
             Cancelled: What runs here was asked to end; nothing of the rate was used.
         """
-        check_cancelled()
-        state = self._state()
-        around = here.places
-        place = Place(self, state, tuple(outer for outer in around if outer.state is state))
-        inside = (*around, place)
+        cancelling.refuse_on_loop("`with limiter:`", "`async with limiter:`")
+        parker = Parker()
+        place, around = self._arrive(parker)
         try:
             while (seconds := self._try_to_pass(place)) > 0:
-                self._wait(place.parker, seconds)
-            here.places = inside
-            self._count_from_now(place)
+                self._wait(parker, seconds)
+            self._go_in(place, around)
         except BaseException:
             here.places = around
             self._drop(place)
             raise
+
+    async def __aenter__(self) -> None:
+        """Wait until the block may run, while the loop goes on.
+
+        Raises:
+            Cancelled: What runs here was asked to end; nothing of the rate was used.
+        """
+        from treadle._sync.loop_parker import LoopParker, keep_to_coroutine  # asyncio is slow to import
+
+        keep_to_coroutine()
+        parker = LoopParker()
+        place, around = self._arrive(parker)
+        try:
+            while (seconds := self._try_to_pass(place)) > 0:
+                await self._wait_on_loop(parker, seconds)
+            self._go_in(place, around)
+        except BaseException:
+            here.places = around
+            self._drop(place)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the place back."""
+        self.__exit__(kind, error, traceback)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -196,6 +224,16 @@ class Limiter:
             raise
         finally:
             here.places = places[:index] + places[index + 1 :]
+
+    def _arrive(self, parker: Waker) -> tuple[Place, tuple[Any, ...]]:
+        """Return a place, which has not passed yet, and those around it."""
+        check_cancelled()
+        state, around = self._state(), here.places
+        return Place(self, state, tuple(outer for outer in around if outer.state is state), parker), around
+
+    def _go_in(self, place: Place, around: tuple[Any, ...]) -> None:
+        here.places = (*around, place)
+        self._count_from_now(place)
 
     def pause(self, seconds: float) -> None:
         """Let nobody pass for ``seconds`` from now, those who wait already included.
@@ -269,14 +307,28 @@ class Limiter:
     def _wait(self, parker: Parker, seconds: float) -> None:
         if seconds == UNTIL_WOKEN:
             cancelling.wait(parker)
-        elif not _is_machine_time():  # another clock may stand still, however long one looks at it
-            cancelling.wait(parker, seconds)
-        elif seconds > self._spin_seconds:
-            cancelling.wait(parker, seconds - self._spin_seconds)
+        elif (rest := self._to_sleep(seconds)) > 0:
+            cancelling.wait(parker, rest)
         else:
-            due = time.monotonic() + seconds
-            while time.monotonic() < due:
-                pass
+            _spin(seconds)
+
+    async def _wait_on_loop(self, parker: LoopParker, seconds: float) -> None:
+        """Wait by the clock in use, as threads do: the loop's own timers go by another, and come up to 1 ms late."""
+        if seconds == UNTIL_WOKEN:
+            await parker.wait_cancellably()
+        elif (rest := self._to_sleep(seconds)) > 0:
+            timer = timekeeper.call_at(clock.now() + rest, parker.wake)
+            try:
+                await parker.wait_cancellably()
+            finally:
+                timer.cancel()
+        else:
+            _spin(seconds)
+
+    def _to_sleep(self, seconds: float) -> float:
+        """Return how much of the ``seconds`` until its time comes to sleep; the rest is for looking at the clock."""
+        # Another clock may stand still, however long one looks at it.
+        return seconds if not _is_machine_time() else seconds - self._spin_seconds
 
     def _drop(self, place: Place) -> None:
         """Take ``place`` out of everything; may be done twice."""
@@ -339,6 +391,12 @@ def _wake_first(line: _Line) -> None:
     for place in line:
         place.parker.wake()
         return
+
+
+def _spin(seconds: float) -> None:
+    due = time.monotonic() + seconds
+    while time.monotonic() < due:
+        pass
 
 
 def _is_machine_time() -> bool:

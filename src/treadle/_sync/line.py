@@ -84,6 +84,7 @@ class Line:
             Cancelled: What runs here was asked to end; nothing was taken.
             TimeoutError: The time came first; nothing was taken.
         """
+        cancelling.refuse_on_loop("waiting for a channel", "its nowait methods, or `await treadle.to_thread(...)`")
         deadline = None if timeout is None else clock.now() + timeout
         left = None
         place = Parker()

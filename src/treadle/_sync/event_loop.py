@@ -1,0 +1,141 @@
+"""Event loops on threads of their own, which live for as long as somebody uses them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+
+from treadle._core.cancellation import here
+from treadle._core.coroutine import LoopSeat
+from treadle._core.gil import is_gil_enabled
+from treadle._core.stacks import read_stacks, user_part
+from treadle._sync.aside import guard
+
+_logger = logging.getLogger("treadle")
+
+# A loop that has not done for so long what it was asked for is held up.
+HELD_UP_SECONDS = 0.1
+
+
+class EventLoop:
+    """One loop on one thread. Steps that others ask for are done in their order.
+
+    It ends as ``asyncio.run`` does: tasks that are left are cancelled, what they raise is reported, and asynchronous
+    generators are closed. Nobody waits for its end: its thread is a daemon, as a coroutine may not let go of it.
+
+    Args:
+        name: Of its thread.
+        may_end: Asked on its thread, when nobody uses it; True: nobody will.
+    """
+
+    def __init__(self, name: str, may_end: Callable[[EventLoop], bool]) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._may_end = may_end
+        self._users = 0  # its thread's own
+        self._steps: deque[Callable[[], object]] = deque()
+        self._asked_at: float | None = None  # when a drain was asked for that has not begun
+        self._is_over = False
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def post(self, step: Callable[[], object]) -> None:
+        """Have ``step`` done on the loop's thread. Never blocks; ``RuntimeError``: the loop is closed."""
+        self._steps.append(step)  # first this, then the look: a drain does it the other way round
+        if self._asked_at is None:
+            self._asked_at = perf_counter()
+            if threading.get_ident() == self.thread.ident:
+                self.loop.call_soon(self._drain)
+            else:
+                self.loop.call_soon_threadsafe(self._drain)
+
+    def has_steps(self) -> bool:
+        """Tell whether there is anything to do that was asked for."""
+        return bool(self._steps)
+
+    def enter(self) -> None:
+        """Keep the loop going until ``leave`` is called as often. On its thread, as that."""
+        self._users += 1
+
+    def leave(self) -> None:
+        """Let the loop end, if nobody else uses it."""
+        self._users -= 1
+        self._end_if_unused()
+
+    def held_up(self) -> str | None:
+        """Return where its thread is, if it does not come to do what it is asked for; None: it goes on."""
+        asked_at = self._asked_at
+        if asked_at is None or perf_counter() - asked_at < HELD_UP_SECONDS:
+            return None
+        if not is_gil_enabled():
+            return "a place that cannot be told without a GIL"
+        stack = user_part(read_stacks().get(self.thread.ident or 0, []))
+        return f"{stack[-1].filename}:{stack[-1].lineno}, in {stack[-1].name}" if stack else "an unknown place"
+
+    def _drain(self) -> None:
+        self._asked_at = None
+        while self._steps:
+            guard(self._steps.popleft())
+        self._end_if_unused()
+
+    def _end_if_unused(self) -> None:
+        if self._users == 0 and not self._is_over and self._may_end(self):
+            self._is_over = True
+            self.loop.stop()
+
+    def _run(self) -> None:
+        here.seat, here.is_loop = LoopSeat(), True
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.get_loop()
+            while not self._is_over:
+                try:
+                    self.loop.run_forever()
+                except BaseException:  # SystemExit, say: of a task, which no call waits for
+                    _logger.exception("a task on the event loop %s raised what would end it", self.thread.name)
+
+
+class LoopHost:
+    """Has an event loop whenever one is needed, one at a time. Those that have ended are followed by another.
+
+    Args:
+        name: Of the threads.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()  # protects what follows, and that nothing is asked of a loop that ends
+        self._current: EventLoop | None = None
+
+    def start(self, step: Callable[[EventLoop], object]) -> None:
+        """Have ``step`` done on the loop, which is given to it; by then nobody but ``step`` may use the loop.
+
+        Raises:
+            RuntimeError: No thread or loop is to be had.
+        """
+        with self._lock:
+            home = self._current
+            if home is None:
+                try:
+                    home = EventLoop(self._name, self._let_go)
+                except OSError as error:
+                    raise RuntimeError(f"no event loop starts: {error}") from error
+                self._current = home
+            home.post(lambda: step(home))
+            if home.thread.ident is None:
+                try:
+                    home.thread.start()
+                except BaseException as error:
+                    self._current = None
+                    if not isinstance(error.__context__ or error, KeyboardInterrupt):  # otherwise it may run
+                        home.loop.close()
+                    raise
+
+    def _let_go(self, home: EventLoop) -> bool:
+        with self._lock:
+            if home.has_steps():
+                return False
+            if self._current is home:
+                self._current = None
+            return True
