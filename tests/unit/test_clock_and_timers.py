@@ -413,8 +413,9 @@ def test_a_forked_child_has_a_timekeeper_of_its_own() -> None:
 
 
 def test_without_a_thread_to_be_had_the_timer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the next one tries again."""
+    """And the next one tries again, for itself alone."""
     keeper, done = Timekeeper(), threading.Event()
+    refused: list[bool] = []
 
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -422,7 +423,8 @@ def test_without_a_thread_to_be_had_the_timer_is_refused(monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start new thread"):
-            keeper.call_at(core_clock.now(), lambda: None)
+            keeper.call_at(core_clock.now(), lambda: refused.append(True))
     keeper.call_at(core_clock.now(), done.set)
 
     assert done.wait(PATIENCE_SECONDS)
+    assert refused == [], "whoever set it was told that it will not be done"

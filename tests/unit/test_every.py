@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import gc
 import io
+import logging
 import math
 import os
 import random
@@ -286,6 +287,57 @@ def test_whatever_a_run_raises_it_is_a_failure_and_not_the_end(
     assert (outcome.status, outcome.error) == ("failed", error)
     assert (monitor.runs, monitor.failures, monitor.last_result) == (2, 1, 1)
     assert "failed, 1 in a row" in caplog.text
+
+
+class FailingHandler(logging.Handler):
+    """What a program has its logs sent by, on a bad day."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [OSError("the log server is down"), SystemExit(1)])
+def test_a_log_that_fails_is_not_the_end(
+    error: BaseException, clock: ManualClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail_twice(told: BaseException) -> None:
+        raise ValueError("on_error")
+
+    handler, logger = FailingHandler(error), logging.getLogger("treadle")
+    logger.addHandler(handler)
+    try:
+        with treadle.every(5, Stamps(lambda number: fail() if number == 0 else number), on_error=fail_twice) as monitor:
+            assert monitor.wait_next(PATIENCE_SECONDS).status == "failed"
+            wait_for_runs(monitor, 1)
+            clock.advance(10)
+            wait_for_runs(monitor, 2)
+    finally:
+        logger.removeHandler(handler)
+
+    assert (monitor.runs, monitor.failures, monitor.last_result) == (2, 1, 1)
+    assert capsys.readouterr().err.count(type(error).__name__) == 2
+
+
+def test_an_error_that_is_not_true_is_logged_like_any_other(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``logging`` asks what it is given as ``exc_info`` whether it is true."""
+
+    class EmptyError(Exception):
+        def __len__(self) -> int:
+            return 0
+
+    def call(number: int) -> None:
+        raise EmptyError("nothing in it")
+
+    with treadle.every(5, Stamps(call)) as monitor:
+        wait_for_runs(monitor, 1)
+
+    assert "EmptyError: nothing in it" in caplog.text
 
 
 def test_on_error_is_told_each_failure_before_the_next_run(
@@ -737,9 +789,10 @@ async def coroutine_function() -> None: ...
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seconds": 0}, "seconds must be more than 0"),
+        ({"seconds": 0}, "seconds must be at least 1e-09"),
+        ({"seconds": 5e-324}, "seconds must be at least 1e-09"),
         ({"seconds": -1}, "seconds must be 0 seconds or more"),
-        ({"seconds": math.inf}, "seconds must be more than 0, and finite"),
+        ({"seconds": math.inf}, "seconds must be at least 1e-09, a nanosecond, and finite"),
         ({"seconds": math.nan}, "seconds must be"),
         ({"seconds": "1"}, "seconds must be a number"),
         ({"fn": 5}, "fn must be callable"),

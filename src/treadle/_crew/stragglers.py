@@ -8,10 +8,9 @@ from collections.abc import Iterable
 
 from treadle._core import register
 from treadle._core.register import WorkerState
+from treadle._core.tell import tell
 from treadle._crew.onlook import LeftBehind
 from treadle.errors import TooManyAbandoned
-
-_logger = logging.getLogger("treadle")
 
 
 class Stragglers:
@@ -27,19 +26,20 @@ class Stragglers:
         self.kind = kind
         self.name = name
         self._most = most
-        self._calls: list[LeftBehind] = []
+        self._count = 0  # of all there ever were
+        self._calls: list[LeftBehind] = []  # those that were stuck when the latest came; replaced, never changed
         self._unlogged: deque[LeftBehind] = deque()
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return self._count
 
     def add(self, calls: Iterable[LeftBehind]) -> TooManyAbandoned | None:
         """Count ``calls``, and return the error if too many are stuck now. Under the crew's lock."""
-        before = len(self._calls)
-        self._calls += calls
-        if len(self._calls) == before:
+        if not (new := list(calls)):
             return None
-        self._unlogged += self._calls[before:]
+        self._count += len(new)
+        self._calls = [*self._stuck(), *new]  # without those that have ended: this may go on for months
+        self._unlogged += new
         register.keep(self)
         stuck = len(self._stuck())
         return TooManyAbandoned(self.name, stuck, self._most) if stuck > self._most else None
@@ -51,7 +51,8 @@ class Stragglers:
                 state = self._unlogged.popleft().state(is_abandoned=True)
             except IndexError:
                 return
-            _logger.warning(
+            tell(
+                logging.WARNING,
                 "%s %r leaves a thread behind: the call for item %d (%s) still runs after %.1f s in %s",
                 *(self.kind, self.name, state.index, state.item, state.seconds, state.thread),
             )
@@ -65,4 +66,4 @@ class Stragglers:
         return [call.state(is_abandoned=True) for call in self._stuck()]
 
     def _stuck(self) -> list[LeftBehind]:
-        return [call for call in list(self._calls) if call.thread.is_alive()]
+        return [call for call in self._calls if call.thread.is_alive()]

@@ -18,6 +18,7 @@ from treadle._core.cancellation import Registration, check_cancelled, current_sc
 from treadle._core.describe import describe, describe_function
 from treadle._core.outcome import Outcome, Status
 from treadle._core.settings import DEFAULT_GRACE_SECONDS, check_callable, check_seconds
+from treadle._core.tell import tell
 from treadle._core.ticks import Ticks
 from treadle._crew.policy import Policy
 from treadle._crew.room import making_room
@@ -29,7 +30,7 @@ from treadle.errors import InvalidArgument, PeriodicStopped, WrongType
 
 T = TypeVar("T")
 
-_logger = logging.getLogger("treadle")
+LEAST_SECONDS = 1e-9  # no clock tells less apart
 
 
 def every(
@@ -54,7 +55,7 @@ def every(
     started it, and what one sets is seen by nobody else.
 
     Args:
-        seconds: From one tick to the next, more than 0.
+        seconds: From one tick to the next, at least a nanosecond.
         fn: Called without arguments.
         name: For logs, threads and errors; the function's name unless given.
         jitter: The share of ``seconds`` by which a run may begin later than its tick, at random: 0 to 1. For many
@@ -78,8 +79,8 @@ def every(
         ('fine', 0)
     """
     check_seconds("seconds", seconds)
-    if not 0 < seconds < math.inf:
-        raise InvalidArgument("seconds", str(seconds), "more than 0, and finite")
+    if not LEAST_SECONDS <= seconds < math.inf:
+        raise InvalidArgument("seconds", str(seconds), "at least 1e-09, a nanosecond, and finite")
     check_callable("fn", fn)
     if iscoroutinefunction(fn):
         raise WrongType("fn", f"the coroutine function {describe_function(fn)}", "a plain function")
@@ -267,9 +268,9 @@ class Periodic(Generic[T]):
         before, here.places = here.places, self._places
         try:
             self._context.copy().run(self._book.submit, fn, args, {})
-        except Exception:  # it was stopped in this moment, or the book is broken, which has been logged
+        except Exception as error:  # it was stopped in this moment, or the book is broken, which has been logged
             if self._book.closed is None:
-                _logger.exception("periodic %r could not begin a run", self.name)
+                tell(logging.ERROR, "periodic %r could not begin a run", self.name, error=error)
             self._is_reporting = False
             self._rest()
         finally:
@@ -281,7 +282,7 @@ class Periodic(Generic[T]):
         if self._is_reporting:
             self._is_reporting = False
             if error is not None:
-                _logger.error("on_error of periodic %r failed", self.name, exc_info=error)
+                tell(logging.ERROR, "on_error of periodic %r failed", self.name, error=error)
         elif status == "succeeded":
             self._note_run("succeeded", task.result(), None)
         elif error is not None:
@@ -307,9 +308,8 @@ class Periodic(Generic[T]):
             distance = self._ticks.expect(self._in_a_row)
         if error is not None:
             what = f"run {outcome.index} of periodic {self.name!r} {status.replace('_', ' ')}"
-            _logger.error(
-                "%s, %d in a row; the next is %.3g s after it", what, self._in_a_row, distance, exc_info=error
-            )
+            told = (what, self._in_a_row, distance)
+            tell(logging.ERROR, "%s, %d in a row; the next is %.3g s after it", *told, error=error)
         for waiter in list(self._waiters):
             waiter.outcome = waiter.outcome or outcome
             waiter.parker.wake()
@@ -338,8 +338,8 @@ class Periodic(Generic[T]):
             return
         try:
             self._plan()
-        except RuntimeError:  # no thread for the timekeeper
-            _logger.critical("periodic %r ends, as there is no thread to keep its time", self.name, exc_info=True)
+        except RuntimeError as error:  # no thread for the timekeeper
+            tell(logging.CRITICAL, "periodic %r ends, as there is no thread to keep its time", self.name, error=error)
             self._book.closed = "is broken: no thread could be started to keep its time"
 
     def _is_live(self) -> bool:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-_logger = logging.getLogger("treadle")
+from treadle._core.tell import tell
 
 
 def run_aside(name: str, action: Callable[[], object]) -> None:
@@ -27,5 +27,5 @@ def guard(action: Callable[[], object]) -> None:
     """Run ``action``; its error is logged."""
     try:
         action()
-    except BaseException:
-        _logger.exception("something that was run on the side failed")
+    except BaseException as error:
+        tell(logging.ERROR, "something that was run on the side failed", error=error)

@@ -52,6 +52,9 @@ class Timekeeper:
             when: A time in the past means at once.
             action: Called on the timekeeper's thread. An error of it is logged.
             may_block: It may come upon code of the user's, and gets a thread of its own.
+
+        Raises:
+            RuntimeError: There is no thread to be had, so nothing will be done.
         """
         timer = Timer(self, when, action, may_block)
         with self._lock:
@@ -59,7 +62,11 @@ class Timekeeper:
             is_first = self._heap[0][2] is timer
             if (parker := self._parker) is None:
                 parker = self._parker = Parker()
-                self._start(parker)
+                try:
+                    self._start(parker)
+                except BaseException:  # the next one who finds a thread must not come upon it
+                    timer.is_cancelled, timer.action = True, None
+                    raise
             elif is_first:
                 parker.wake()
         return timer
