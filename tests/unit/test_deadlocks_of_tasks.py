@@ -227,6 +227,47 @@ def test_a_group_with_a_timeout_ends_by_itself() -> None:
         call.wait_until_it_waits()
 
 
+@pytest.mark.parametrize("is_failing", [False, True])
+def test_an_executor_whose_worker_is_stuck_telling_of_an_end(is_failing: bool) -> None:
+    """Its call has ended, and is in nobody's hands; but the executor cannot end before its worker."""
+    lock, main = treadle.Lock("oven"), threading.get_ident()
+    told: list[BaseException] = []
+
+    def wait_and_end() -> None:
+        wait_until_it_waits(main)
+        if is_failing:
+            raise ValueError
+
+    def note(_: object) -> None:
+        try:
+            lock.acquire()
+        except treadle.Deadlock as error:
+            told.append(error)
+
+    pool = treadle.PoolExecutor(thread_name_prefix="baker")
+    with lock:
+        pool.submit(wait_and_end).add_done_callback(note)
+        pool.shutdown()
+
+    assert "has to bring the end of executor 'baker'" in str(told[0])
+
+
+def test_a_worker_that_gets_ready_and_waits_for_whoever_waits_for_it() -> None:
+    """There is room for others, but nobody sends one as long as this one is to take what waits."""
+    lock, has_begun = treadle.Lock("oven"), threading.Event()
+
+    def get_ready() -> None:
+        has_begun.set()
+        lock.acquire()
+
+    with treadle.PoolExecutor(max_workers=4, initializer=get_ready) as pool, lock:
+        task = pool.submit(abs, -1)
+        assert has_begun.wait(PATIENCE_SECONDS)
+        wait_until(lambda: bool(wait_graph._waits))
+        with pytest.raises(treadle.Deadlock, match="task 0 of executor"):
+            task.result()
+
+
 # Saturation
 
 

@@ -1,7 +1,12 @@
-"""Which threads bring the end of calls: what the wait graph asks about crews. Nothing here takes a lock."""
+"""Which threads bring the end of calls: what the wait graph asks about crews. Nothing here takes a lock.
+
+A worker that goes on, whatever it does, is a help, and one that is stuck is not: in a call, in getting ready, in
+telling others of an end, in closing what it has. So it is never asked which of these it is.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from treadle._core.chunk import Chunk
@@ -9,6 +14,7 @@ from treadle._sync.wait_graph import GOES_ON, Needs
 
 if TYPE_CHECKING:
     from treadle._crew.crew import Crew
+    from treadle._crew.worker import Worker
 
 
 def bringers_of_call(crew: Crew, chunk: Chunk) -> Needs:
@@ -18,17 +24,24 @@ def bringers_of_call(crew: Crew, chunk: Chunk) -> Needs:
     workers = list(crew.workers)
     for worker in workers:
         if chunk in worker.in_hand():
-            return any, (worker.thread.ident or 0,)
-    if not chunk.todo or crew.has_room():
+            return any, _idents([worker])
+    if not chunk.todo or _is_help_coming(crew, workers):
         return GOES_ON
-    return all, [worker.thread.ident or 0 for worker in workers]
+    return all, _idents(workers)
 
 
 def bringers_of_all(crew: Crew) -> Needs:
-    """Return who can bring the end of all calls: whoever has one in hand. Those in the queue have to wait for them."""
-    if _ends_by_itself(crew):
-        return GOES_ON
-    return any, [worker.thread.ident or 0 for worker in list(crew.workers) if worker.chunk is not None]
+    """Return who can bring the end of all calls, and of the crew: each of its workers has to leave."""
+    return GOES_ON if _ends_by_itself(crew) else (any, _idents(list(crew.workers)))
+
+
+def _is_help_coming(crew: Crew, workers: list[Worker]) -> bool:
+    """Tell whether there will be a worker more; not before those who are getting ready have taken what waits."""
+    return crew.has_room() and not any(worker.is_opening for worker in workers)
+
+
+def _idents(workers: Iterable[Worker]) -> list[int]:
+    return [worker.thread.ident or 0 for worker in workers]
 
 
 def _ends_by_itself(crew: Crew) -> bool:

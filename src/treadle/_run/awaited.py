@@ -46,7 +46,7 @@ class EndOfAll:
         self._book = book
 
     def holders(self) -> Needs:
-        """Return the workers that have calls in their hands; a cancellation or a timeout will end them."""
+        """Return the workers, all of whom have to leave; a cancellation or a timeout will end them."""
         book = self._book
         return GOES_ON if book.stopped_at is not None or book.has_timeout else bringers_of_all(book.crew)
 
