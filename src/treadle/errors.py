@@ -9,8 +9,8 @@
     ├── PipelineClosed                  a pipeline that runs was used after its end
     ├── GroupClosed      (RuntimeError) a task was submitted to a group after its end
     ├── PoolClosed       (RuntimeError) a task was submitted to an executor after its shutdown
-    ├── ChannelClosed                   a channel was used after its end, or in a forked child
     ├── PeriodicStopped                 the next run was waited for of what runs no more
+    ├── ChannelClosed                   a channel was used after its end, or in a forked child
     ├── NotHeld          (RuntimeError) the handle of a guarded value was used outside of its block
     ├── CallTimedOut     (TimeoutError) the call took longer than ``call_timeout``
     ├── CallCancelled                   the call was running when its run ended
@@ -43,10 +43,10 @@ __all__ = [
     "Deadlock",
     "GroupClosed",
     "InvalidArgument",
-    "PeriodicStopped",
-    "PipelineClosed",
     "NotHeld",
     "NotPicklable",
+    "PeriodicStopped",
+    "PipelineClosed",
     "PoolClosed",
     "ProcessDied",
     "RemoteError",
@@ -153,23 +153,6 @@ class PoolClosed(TreadleError, RuntimeError):
         return f"cannot schedule new futures: executor {self.pool!r} {self.reason}"
 
 
-class ChannelClosed(TreadleError):
-    """A channel was used after its end: put into once closed, or asked for more once drained as well.
-
-    Args:
-        channel: The channel's name.
-        reason: What ended it, and what that means here.
-    """
-
-    def __init__(self, channel: str, reason: str) -> None:
-        super().__init__(channel, reason)
-        self.channel = channel
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"channel {self.channel!r} {self.reason}"
-
-
 class PeriodicStopped(TreadleError):
     """The next run was waited for of a function that is not called again.
 
@@ -185,6 +168,23 @@ class PeriodicStopped(TreadleError):
 
     def __str__(self) -> str:
         return f"periodic {self.name!r} {self.reason}, and does not run again; call treadle.every() for another"
+
+
+class ChannelClosed(TreadleError):
+    """A channel was used after its end: put into once closed, or asked for more once drained as well.
+
+    Args:
+        channel: The channel's name.
+        reason: What ended it, and what that means here.
+    """
+
+    def __init__(self, channel: str, reason: str) -> None:
+        super().__init__(channel, reason)
+        self.channel = channel
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"channel {self.channel!r} {self.reason}"
 
 
 class NotHeld(TreadleError, RuntimeError):
