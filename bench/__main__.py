@@ -9,7 +9,7 @@ import sys
 import threading
 from time import perf_counter
 
-from bench import channel, flow, goodbye, locks, memory, overhead, periodic, policy, scheduling, traversal
+from bench import channel, flow, goodbye, locks, memory, overhead, periodic, policy, processes, scheduling, traversal
 from bench.benchmark import FULL, QUICK, Benchmark, Check, Effort, Result
 from bench.launch import ROOT
 from bench.measure import explain
@@ -18,7 +18,9 @@ from bench.report import Finding, as_markdown, as_text
 PAGE = ROOT / "docs" / "benchmarks.md"
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
-    for theme in (overhead, scheduling, policy, locks, flow, memory, goodbye, traversal, periodic, channel)
+    for theme in (
+        *(overhead, scheduling, policy, processes, locks, flow, memory, goodbye, traversal, periodic, channel),
+    )
     for benchmark in theme.BENCHMARKS
 }
 

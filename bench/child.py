@@ -137,6 +137,28 @@ def stream(contender: str, items: str) -> None:
     _report(call=seconds / total, seconds=seconds, megabytes=max(0, peak_kilobytes() - before) / 1024)
 
 
+def array(megabytes: str) -> None:
+    """Make a call with an array for its argument, and see how long it takes and what both processes weigh at most."""
+    import numpy as np
+
+    size = int(megabytes) * 1_000_000
+    with treadle.PoolExecutor(max_workers=1, engine="processes") as pool:
+        weight = pool.submit(_load_numpy).result() + resident_kilobytes()
+        items = np.ones(size // 8)
+        began = time.perf_counter()
+        pool.submit(_noop, items).result()
+        seconds = time.perf_counter() - began
+        peak = pool.submit(peak_kilobytes).result() + peak_kilobytes() - weight
+    _report(seconds=seconds, peak=peak * 1024 / size)
+
+
+def _load_numpy() -> int:
+    import numpy as np
+
+    np.ones(1)
+    return resident_kilobytes()
+
+
 def _noop(item: object) -> None:
     pass
 
@@ -245,7 +267,7 @@ def _stuck_call(seconds: float) -> Callable[[int], int]:
 
 
 SCRIPTS: dict[str, Callable[..., None]] = {
-    script.__name__: script for script in (crowd, crowd_memory, stream, stalled, fail_stuck, ctrl_c)
+    script.__name__: script for script in (crowd, crowd_memory, stream, array, stalled, fail_stuck, ctrl_c)
 }
 
 if __name__ == "__main__":

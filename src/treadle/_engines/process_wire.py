@@ -89,7 +89,7 @@ class Wire:
         self._start += there
         rest = memoryview(part)[there:]
         while rest:
-            rest = rest[self._read_into(rest) :]
+            rest = rest[self._read_into(rest, socket.MSG_WAITALL) :]
         return part
 
     def _take(self, size: int, may_give_up: bool = False) -> Any:
@@ -116,10 +116,10 @@ class Wire:
         self._start += size
         return self._view[begin : self._start]
 
-    def _read_into(self, view: memoryview) -> int:
+    def _read_into(self, view: memoryview, flags: int = 0) -> int:
         """Wait for bytes, and return how many have come; 0: none have, for as many seconds as ``receive`` was given."""
         try:
-            count = self._line.recv_into(view)
+            count = self._line.recv_into(view, 0, flags)
         except BlockingIOError:
             return 0
         if not count:
