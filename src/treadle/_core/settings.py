@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ DEFAULT_GRACE_SECONDS = 0.25
 
 Intake = Literal["caller", "thread"]
 EngineName = Literal["threads", "processes", "coroutines"]
+EngineOption = EngineName | Executor
 Progress = bool | Callable[[Stats], object]
 
 
@@ -36,7 +38,7 @@ class Settings:
     name: str = "map"
     grace: float = DEFAULT_GRACE_SECONDS
     max_abandoned: int = DEFAULT_MAX_WORKERS
-    engine: EngineName = "threads"
+    engine: EngineOption = "threads"
     lead: int = 1  # chunks that may wait for each worker, where no buffersize was given
 
     def __post_init__(self) -> None:

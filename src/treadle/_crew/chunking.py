@@ -39,6 +39,8 @@ ON_THREADS = Pace(0.001, 100e-6, 5e-6)
 ON_A_LOOP = Pace(0.001, 50e-6, 20e-6)
 # A hand-over costs more there, and a GIL each process has for itself.
 IN_PROCESSES = Pace(0.010, 0.001, 0.0)
+# The way to a cluster and back takes milliseconds.
+BY_AN_EXECUTOR = Pace(0.050, 0.005, 0.0)
 
 
 class ChunkSizer:

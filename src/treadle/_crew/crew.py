@@ -189,6 +189,7 @@ class Crew(Muster):
     def give_up(self, worker: Worker) -> None:
         """Leave ``worker`` behind with the calls in its hands: another may take its place. Called under the lock."""
         worker.is_abandoned = True
+        worker.engine.kill()
         for chunk in worker.in_hand():
             chunk.todo.clear()
             chunk.freeze()
@@ -310,6 +311,12 @@ class Crew(Muster):
         with self.lock:
             self._note_arrival(worker)
             self.account.note_broken(error)
+
+    def report_broken(self, worker: Worker, error: BaseException) -> None:
+        """Take note that engines can make no calls any more, and take what came of those in the hands of ``worker``."""
+        self.report_unopened(worker, error)
+        if worker.chunk is not None:
+            self.hand_in(worker, worker.chunk)
 
     def report_lost(self, worker: Worker, error: BaseException) -> None:
         """Take note that ``worker`` dies: the item in its hands failed, the others wait again."""

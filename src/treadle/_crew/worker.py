@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk
-from treadle._engines.engine import CallMaker, Engine
+from treadle._engines.engine import CallMaker, Engine, EngineBroken
 from treadle._sync.parker import Parker, Waker
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class ThreadWorker(Worker):
         try:
             while (chunk := crew.exchange(self, chunk)) is not None:
                 engine.make_calls(chunk)
+        except EngineBroken as broken:
+            crew.report_broken(self, broken.error)
         except BaseException as error:  # of the engine, or thrown into this thread from outside
             crew.report_lost(self, error)
         self._close()

@@ -45,6 +45,18 @@ def never_awaited(coroutine: CoroutineType[Any, Any, Any]) -> WrongType:
     return WrongType("what fn returns", what, "a value; give the coroutine function itself, or engine='coroutines'")
 
 
+class EngineBroken(Exception):
+    """An engine can make no call any more, nor can its peers: its run is to end.
+
+    Args:
+        error: Why, for the user.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class CallMaker(Protocol):
     """What anybody but its worker needs to know of an engine. All of this comes from other threads.
 
@@ -64,6 +76,7 @@ class CallMaker(Protocol):
         """End the call being made, or the getting ready, by force, where ``is_killable``.
 
         Never blocks. The worker comes back at once, having recorded that the call was cut short, and can go on.
+        Where not: the worker is left behind in its call, and nobody asks any more what that comes to.
         """
 
 
@@ -86,6 +99,10 @@ class Engine(CallMaker, Protocol):
         Items are taken off the end of ``todo`` one by one, because others may take from its beginning or
         clear it meanwhile. A call that raises is a failure of that item, whatever it raises. If this method
         itself raises, the engine is broken, and the item being called is lost with its worker.
+
+        Raises:
+            EngineBroken: So are all of its kind. What came of the items that were sent off is recorded, and no item
+                is lost.
         """
 
     def close(self) -> None:

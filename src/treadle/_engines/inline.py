@@ -41,7 +41,7 @@ class InlineEngine:
         if plan.resource is not None:
             self._call = _with_resource(plan, self._context.run(self._open_resource, plan.resource))
         elif plan.spread:
-            self._call = _spread(plan.fn)
+            self._call = spread(plan.fn)
         if self._context and not plan.brings_context:
             self._call = isolated(self._call, self._context)
         if not plan.brings_context:
@@ -135,7 +135,9 @@ class _TimedResults:
         self._results.append(result)
 
 
-def _spread(fn: Callable[..., Any]) -> Callable[[Any], Any]:
+def spread(fn: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Return ``fn`` as a function of a tuple of its arguments."""
+
     def call(arguments: tuple[Any, ...]) -> Any:
         return fn(*arguments)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from inspect import isasyncgenfunction, iscoroutinefunction
@@ -11,8 +12,8 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, get_args
 
 from treadle._core.describe import describe, describe_function
-from treadle._core.settings import DEFAULT_MAX_WORKERS, EngineName, check_count
-from treadle._crew.chunking import IN_PROCESSES, ON_A_LOOP, ON_THREADS, Pace
+from treadle._core.settings import DEFAULT_MAX_WORKERS, EngineName, EngineOption, check_count
+from treadle._crew.chunking import BY_AN_EXECUTOR, IN_PROCESSES, ON_A_LOOP, ON_THREADS, Pace
 from treadle._crew.worker import ThreadWorker, Worker
 from treadle._engines.engine import AwaitedEngine, CallPlan, Engine
 from treadle._engines.inline import InlineEngine
@@ -37,16 +38,17 @@ class EngineChoice:
         make_worker: Makes the worker that owns such an engine.
     """
 
-    name: EngineName
+    name: str
     make_engine: Callable[[], Engine | AwaitedEngine]
     pace: Pace
     make_worker: Callable[[Crew, Any, str], Worker] = ThreadWorker
 
 
-def check_engine(engine: EngineName | None, max_tasks_per_child: int | None) -> None:
+def check_engine(engine: EngineOption | None, max_tasks_per_child: int | None) -> None:
     """Raise unless there is such an engine, and it can do what is asked of it."""
-    if engine not in (None, *ENGINES):
-        raise InvalidArgument("engine", describe(engine), f"one of {', '.join(map(repr, ENGINES))}")
+    if engine not in (None, *ENGINES) and not isinstance(engine, Executor):
+        known = ", ".join(map(repr, ENGINES))
+        raise InvalidArgument("engine", describe(engine), f"one of {known} or a concurrent.futures.Executor")
     if max_tasks_per_child is not None:
         check_count("max_tasks_per_child", max_tasks_per_child, least=1)
         if engine != "processes":
@@ -57,11 +59,15 @@ def check_engine(engine: EngineName | None, max_tasks_per_child: int | None) -> 
         raise InvalidArgument("engine", "'processes'", "'threads' on this system, which has no fork server")
 
 
-def default_workers(engine: EngineName | None) -> int:
+def default_workers(engine: EngineOption | None) -> int:
     """Return how many workers there are where nobody says how many.
 
     As many calls wait at once on an event loop as on threads: it is for the sake of who is asked, not of us.
     """
+    if isinstance(engine, Executor):
+        from treadle._engines.executor import capacity
+
+        return capacity(engine) or DEFAULT_MAX_WORKERS
     return usable_cores() if engine == "processes" else DEFAULT_MAX_WORKERS
 
 
@@ -74,7 +80,7 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def engine_for(engine: EngineName | None, fn: Callable[..., Any], role: str) -> EngineName:
+def engine_for(engine: EngineOption | None, fn: Callable[..., Any], role: str) -> EngineOption:
     """Return the engine for ``fn``, the ``role`` of a call, where ``engine`` was asked for, or none.
 
     Raises:
@@ -102,12 +108,15 @@ def is_coroutine_function(fn: Any) -> bool:
     return iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004  # what kind it is
 
 
-def choose_engine(engine: EngineName, plan: CallPlan, name: str) -> EngineChoice:
+def choose_engine(engine: EngineOption, plan: CallPlan, name: str) -> EngineChoice:
     """Return how the calls of ``plan`` are made by ``engine``; ``name`` is that of the run, group or executor.
 
     Raises:
+        InvalidArgument: The workers are an executor's own, and cannot be got ready.
         NotPicklable: What is to be sent to a process cannot be.
     """
+    if isinstance(engine, Executor):
+        return _choose_executor(engine, plan)
     if engine == "threads":
         return EngineChoice(engine, lambda: InlineEngine(plan), ON_THREADS)
     if engine == "coroutines":
@@ -121,3 +130,14 @@ def choose_engine(engine: EngineName, plan: CallPlan, name: str) -> EngineChoice
 
     parcel = wrap_plan(plan)
     return EngineChoice(engine, lambda: ProcessEngine(plan, parcel), IN_PROCESSES)
+
+
+def _choose_executor(executor: Executor, plan: CallPlan) -> EngineChoice:
+    from treadle._engines.executor import Dispatch, ExecutorEngine
+
+    for option, given in (("initializer", plan.initializer), ("resource", plan.resource)):
+        if given is not None:
+            what = "None where engine is an executor, whose workers are its own: give it to that, or open it in fn"
+            raise InvalidArgument(option, describe_function(given), what)
+    dispatch = Dispatch(executor, plan)
+    return EngineChoice(type(executor).__name__, lambda: ExecutorEngine(dispatch), BY_AN_EXECUTOR)

@@ -12,7 +12,7 @@ from treadle._core.describe import describe
 from treadle._core.hedge import Hedge
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
-from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineName, check_callable, check_count
+from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineOption, check_callable, check_count
 from treadle._crew.policy import Policy
 from treadle._run.choosing import check_engine, default_workers
 from treadle._run.task import Task
@@ -83,7 +83,7 @@ class PoolExecutor(Executor):
         hedge: Hedge | None = None,
         grace: float = DEFAULT_GRACE_SECONDS,
         max_abandoned: int | None = None,
-        engine: EngineName | None = None,
+        engine: EngineOption | None = None,
         max_tasks_per_child: int | None = None,
     ) -> None:
         check_engine(engine, max_tasks_per_child)

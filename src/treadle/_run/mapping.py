@@ -12,7 +12,7 @@ from treadle._core.hedge import Hedge
 from treadle._core.retry import Retry
 from treadle._core.settings import (
     DEFAULT_GRACE_SECONDS,
-    EngineName,
+    EngineOption,
     Intake,
     Progress,
 )
@@ -101,7 +101,7 @@ def map(
     name: str | None = None,
     grace: float = DEFAULT_GRACE_SECONDS,
     max_abandoned: int | None = None,
-    engine: EngineName | None = None,
+    engine: EngineOption | None = None,
     max_tasks_per_child: int | None = None,
 ) -> Run[Any, Any]:
     """Call ``fn`` with the items of ``iterables``, many at a time on threads, and return the ``Run``.

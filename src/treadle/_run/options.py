@@ -12,7 +12,7 @@ from treadle._core.hedge import Hedge
 from treadle._core.retry import Retry
 from treadle._core.settings import (
     DEFAULT_GRACE_SECONDS,
-    EngineName,
+    EngineOption,
     Intake,
     Progress,
     Settings,
@@ -40,7 +40,7 @@ class StageOptions(TypedDict, total=False):
     name: str | None
     grace: float
     max_abandoned: int | None
-    engine: EngineName | None
+    engine: EngineOption | None
     max_tasks_per_child: int | None
 
 
@@ -96,7 +96,7 @@ def prepare(
     name: str | None = None,
     grace: float = DEFAULT_GRACE_SECONDS,
     max_abandoned: int | None = None,
-    engine: EngineName | None = None,
+    engine: EngineOption | None = None,
     max_tasks_per_child: int | None = None,
 ) -> Recipe:
     """Check the options of ``treadle.map``, and put together what a run is made of.

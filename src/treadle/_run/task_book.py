@@ -20,7 +20,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.describe import describe_function
 from treadle._core.outcome import Stats
 from treadle._core.register import WorkerState
-from treadle._core.settings import EngineName, check_callable
+from treadle._core.settings import EngineOption, check_callable
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
 from treadle._crew.onlook import in_hand, states_of
@@ -82,7 +82,7 @@ class TaskBook:
         initargs: tuple[Any, ...] = (),
         idle_seconds: float = float("inf"),
         prefix: str | None = None,
-        engine: EngineName | None = None,
+        engine: EngineOption | None = None,
         max_tasks_per_child: int | None = None,
     ) -> None:
         self.kind = kind
@@ -100,7 +100,7 @@ class TaskBook:
             idle_seconds=idle_seconds,
             prefix=prefix,
         )
-        self._engine: EngineName | None = None
+        self._engine: EngineOption | None = None
         self._takes_any = engine == "coroutines"  # also what only turns out to return a coroutine
         self._choosing = threading.Lock()  # protects the choice of the engine
         if engine is not None:
@@ -156,7 +156,7 @@ class TaskBook:
             raise
         return task
 
-    def _choose(self, engine: EngineName) -> None:
+    def _choose(self, engine: EngineOption) -> None:
         """Let calls be made by ``engine``, unless one is chosen already."""
         with self._choosing:
             if self._engine is not None:

@@ -14,7 +14,7 @@ from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
 from treadle._core.settings import (
     DEFAULT_GRACE_SECONDS,
-    EngineName,
+    EngineOption,
     check_callable,
     check_count,
     check_seconds,
@@ -92,7 +92,7 @@ class TaskGroup:
         limiter: Limiter | None = None,
         hedge: Hedge | None = None,
         max_abandoned: int | None = None,
-        engine: EngineName | None = None,
+        engine: EngineOption | None = None,
     ) -> None:
         check_engine(engine, None)
         workers = default_workers(engine) if max_workers is None else max_workers

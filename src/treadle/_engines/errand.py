@@ -1,0 +1,167 @@
+"""What is done with calls wherever an executor takes them: take them out of their pickles, make them, pack the answer.
+
+There, on another machine perhaps, may be no Treadle, or another version of it. So nothing here needs any of it: the
+functions of this module stand on the standard library (and cloudpickle, where it is), and travel by value.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import traceback
+from collections.abc import Callable
+from contextvars import Context
+from time import perf_counter
+from typing import Any
+
+PROTOCOL = 5
+_PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})  # of these nothing can fail
+
+# A pickled exception, if it can be, its ``repr``, and its traceback.
+Told = tuple[tuple[bytes] | None, str, str]
+# What calls came to, as plain values or each in a pickle; is it the latter; what those at these places raised; of what
+# and why others cannot be sent back; how many seconds after the first began each ended.
+Answer = tuple[list[Any], bool, dict[int, Told], dict[int, tuple[str, str]], list[float]]
+
+
+def make_calls(
+    call: Callable[[Any], Any], items: list[Any], make_context: Callable[[], Context], seconds: float
+) -> tuple[list[Any], dict[int, BaseException], list[float]]:
+    """Call ``call`` with ``items`` one by one, beginning none after ``seconds``; return results, errors, and times."""
+    results: list[Any] = []
+    errors: dict[int, BaseException] = {}
+    ends: list[float] = []
+    began = perf_counter()
+    for at, item in enumerate(items):
+        result = None
+        try:
+            result = make_context().run(call, item)
+        except BaseException as error:
+            errors[at] = error
+        results.append(result)
+        ends.append(perf_counter() - began)
+        if ends[-1] >= seconds:
+            break
+    return results, errors, ends
+
+
+def carry_out(function: bytes | None, is_spread: bool, values: list[Any], is_pickled: bool, seconds: float) -> Answer:
+    """Make the calls that arrive here, and return what they came to.
+
+    Args:
+        function: In a pickle; None: each item brings one, before its arguments and named arguments.
+        is_spread: An item is a tuple of arguments.
+        values: The items.
+        is_pickled: Each is in a pickle of its own; None where it could not be.
+        seconds: After which no further call is begun.
+    """
+    try:
+        fn: Any = None if function is None else pickle.loads(function)  # noqa: S301  # whoever sends it runs code here
+    except BaseException as error:
+        _note(error, "raised where the calls were to be made, as they received the function")
+        return [None] * len(values), False, dict.fromkeys(range(len(values)), _tell(error)), {}, [0.0] * len(values)
+
+    def call(value: Any) -> Any:
+        item = pickle.loads(value) if is_pickled else value  # noqa: S301
+        if fn is None:
+            own, arguments, named = item
+            return own(*arguments, **named)
+        return fn(*item) if is_spread else fn(item)
+
+    results, errors, ends = make_calls(call, values, Context, seconds)
+    packed, are_pickles, unpicklable = pack(results)
+    refused = {at: (_describe(results[at]), f"{type(error).__name__}: {error}") for at, error in unpicklable.items()}
+    return packed, are_pickles, {at: _tell(error) for at, error in errors.items()}, refused, ends
+
+
+def pack(values: list[Any]) -> tuple[list[Any], bool, dict[int, Exception]]:
+    """Return ``values`` ready to travel, whether each is in a pickle of its own, and why some cannot be, by place."""
+    if _PLAIN.issuperset(map(type, values)):
+        return values, False, {}
+    packed: list[Any] = []
+    refused: dict[int, Exception] = {}
+    for at, value in enumerate(values):
+        try:
+            packed.append(in_pickle(value))
+        except Exception as error:
+            refused[at] = error
+            packed.append(None)
+    return packed, True, refused
+
+
+def in_pickle(value: Any) -> bytes:
+    """Return ``value`` in a pickle; what plain pickle cannot do, or would get wrong elsewhere, cloudpickle may."""
+    try:
+        data = pickle.dumps(value, PROTOCOL)
+        if b"__main__" not in data:
+            return data
+    except Exception:
+        if (cloudpickle := find_cloudpickle()) is None:
+            raise
+    else:
+        if (cloudpickle := find_cloudpickle()) is None:
+            return data
+    found: bytes = cloudpickle.dumps(value, PROTOCOL)
+    return found
+
+
+def find_cloudpickle() -> Any:
+    """Return the module; None where there is none."""
+    try:
+        import cloudpickle  # type: ignore[import-untyped]
+    except ImportError:
+        return None
+    return cloudpickle
+
+
+def _tell(error: BaseException) -> Told:
+    text = "".join(traceback.format_exception(type(error), error, _below_us(error)))
+    try:
+        data = (in_pickle(error),)
+    except Exception:
+        return None, _describe(error), text
+    return data, _describe(error), text
+
+
+def _below_us(error: BaseException) -> Any:
+    """Return the traceback of ``error`` from where the user's code begins."""
+    found, ours = error.__traceback__, carry_out.__code__.co_filename
+    while found is not None and found.tb_frame.f_code.co_filename == ours:
+        found = found.tb_next
+    return found
+
+
+def _describe(value: Any) -> str:
+    try:
+        text = repr(value)
+    except BaseException:
+        return f"<{type(value).__name__} whose repr() fails>"
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _note(error: BaseException, text: str) -> None:
+    try:
+        error.add_note(f"treadle: {text}")
+    except Exception:  # it refuses notes
+        return
+
+
+class ByValue:
+    """Stands for a function of this module: called here, and pickled so that where it arrives it needs no Treadle."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+        self._pickle: bytes | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._fn(*arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._pickle is None:
+            cloudpickle = find_cloudpickle()
+            if cloudpickle is None:  # then it goes by its name
+                self._pickle = pickle.dumps(self._fn, PROTOCOL)
+            else:
+                cloudpickle.register_pickle_by_value(sys.modules[__name__])
+                self._pickle = cloudpickle.dumps(self._fn, PROTOCOL)
+        return pickle.loads, (self._pickle,)
