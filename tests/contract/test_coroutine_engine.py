@@ -36,10 +36,10 @@ class Driven:
     is_killable = False
 
     def __init__(self, plan: CallPlan) -> None:
-        self._engine = CoroutineEngine(plan)
         self._context = plan.context
         self._orders: asyncio.Queue[tuple[Callable[..., Awaitable[object]], Any, asyncio.Future[Any]] | None]
         self._loop = asyncio.new_event_loop()
+        self._engine = CoroutineEngine(plan, self._loop.call_soon_threadsafe)
         self._is_ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()

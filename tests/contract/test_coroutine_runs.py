@@ -66,7 +66,7 @@ class TestRunsOnAnEventLoop(RunContract):
         async def call(item: int) -> object:
             return await asyncio.to_thread(file_gate.hold, item) if item >= 3000 else item
 
-        with treadle.map(call, range(3004), max_workers=2, ordered=False) as run:
+        with super().map(call, range(3004), max_workers=2, ordered=False) as run:
             assert len([next(run) for _ in range(3000)]) == 3000
             file_gate.wait_for_arrivals(2)
             file_gate.open()

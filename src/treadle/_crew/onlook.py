@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from time import perf_counter
 
 from treadle._core.chunk import Chunk
 from treadle._core.describe import describe
 from treadle._core.register import WorkerState
-from treadle._crew.worker import Runner, Worker
+from treadle._crew.worker import SharedThread, Worker
 
 
 @dataclass(frozen=True, slots=True)
 class LeftBehind:
     """A call that was being made when somebody looked; kept of those that were left behind."""
 
-    thread: Runner
+    thread: threading.Thread | SharedThread
     index: int
     item: object
     begun: float
 
+    @property
+    def kind(self) -> str:
+        """What a person calls that which is left behind."""
+        return "thread" if isinstance(self.thread, threading.Thread) else "coroutine"
+
     def state(self, is_abandoned: bool) -> WorkerState:
         """Return it as it stands now."""
-        age = perf_counter() - self.begun
-        return WorkerState(self.thread.name, self.thread.ident, self.index, describe(self.item), age, is_abandoned)
+        age, thread = perf_counter() - self.begun, self.thread
+        return WorkerState(_name(thread), thread.ident, self.index, describe(self.item), age, is_abandoned)
+
+
+def _name(thread: threading.Thread | SharedThread) -> str:
+    """Return its name, and what holds up the event loop that it runs on."""
+    if isinstance(thread, threading.Thread) or (place := thread.held_up()) is None:
+        return thread.name
+    return f"{thread.name}, whose event loop is held up at {place}"
 
 
 def states_of(workers: list[Worker]) -> list[WorkerState]:
@@ -32,7 +45,7 @@ def states_of(workers: list[Worker]) -> list[WorkerState]:
     for worker in workers:
         chunk = worker.chunk
         call = None if chunk is None else in_hand(worker, chunk)
-        idle = WorkerState(worker.thread.name, worker.thread.ident)
+        idle = WorkerState(_name(worker.thread), worker.thread.ident)
         states.append(idle if call is None else call.state(is_abandoned=False))
     return states
 

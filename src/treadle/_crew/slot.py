@@ -40,7 +40,7 @@ class Slot(Worker):
     def __init__(self, crew: Crew, engine: AwaitedEngine, name: str, host: LoopHost, context: Context) -> None:
         super().__init__(crew, engine)
         self.name = name
-        self.parker = LoopParker(self.post)
+        self.parker = LoopParker(host.post)
         self._host = host
         self._parent = context
         self._home: EventLoop | None = None
@@ -79,11 +79,6 @@ class Slot(Worker):
     def held_up(self) -> str | None:
         """Return where the loop's thread is, if something holds it up."""
         return None if self._home is None else self._home.held_up()
-
-    def post(self, step: Callable[[], object]) -> None:
-        """Have ``step`` done on the loop's thread; before the slot has begun there is nothing to do."""
-        if self._home is not None:
-            self._home.post(step)
 
     # On the loop's thread
 

@@ -48,13 +48,14 @@ class Stragglers:
         """Say in the log which calls were left behind since the last time. Without a lock: handlers are the user's."""
         while True:
             try:
-                state = self._unlogged.popleft().state(is_abandoned=True)
+                call = self._unlogged.popleft()
             except IndexError:
                 return
+            state = call.state(is_abandoned=True)
             tell(
                 logging.WARNING,
-                "%s %r leaves a thread behind: the call for item %d (%s) still runs after %.1f s in %s",
-                *(self.kind, self.name, state.index, state.item, state.seconds, state.thread),
+                "%s %r leaves a %s behind: the call for item %d (%s) still runs after %.1f s in %s",
+                *(self.kind, self.name, call.kind, state.index, state.item, state.seconds, state.thread),
             )
 
     def is_over(self) -> bool:

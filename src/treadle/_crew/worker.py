@@ -14,23 +14,26 @@ if TYPE_CHECKING:
     from treadle._crew.crew import Crew
 
 
-class Runner(Protocol):
-    """What a worker runs on, as its crew sees it: a thread, or a slot on an event loop."""
+class SharedThread(Protocol):
+    """What a worker has in the place of a thread where it shares one with others: a slot on an event loop."""
 
     name: str
 
     @property
     def ident(self) -> int | None:
-        """The thread on which it runs at the moment; None: on none."""
+        """The thread, while it is this worker's call that it runs; None: it is at something else."""
 
     def start(self) -> None:
-        """Begin to work. ``RuntimeError``: it cannot be had."""
+        """Begin to work. ``RuntimeError``: no thread is to be had."""
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for its end."""
+        """Wait for the end."""
 
     def is_alive(self) -> bool:
-        """Tell whether it runs."""
+        """Tell whether it works."""
+
+    def held_up(self) -> str | None:
+        """Return where the thread is, if something holds it up."""
 
 
 class Worker:
@@ -44,7 +47,7 @@ class Worker:
         *("chunk", "crew", "engine", "is_abandoned", "is_idle", "is_on_its_way", "is_opening", "outer", "parker"),
         "thread",
     )
-    thread: Runner
+    thread: threading.Thread | SharedThread
     parker: Waker
 
     def __init__(self, crew: Crew, engine: CallMaker) -> None:

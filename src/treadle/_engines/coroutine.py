@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from contextvars import copy_context
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
@@ -23,12 +24,14 @@ class CoroutineEngine:
 
     Args:
         plan: How calls are made. Its context is that of the task which opens the engine and has it make calls.
+        post: Has a function called on the loop's thread, from any; does nothing when the loop has ended.
     """
 
     is_killable = False
 
-    def __init__(self, plan: CallPlan) -> None:
+    def __init__(self, plan: CallPlan, post: Callable[[Callable[[], object]], object]) -> None:
         self._plan = plan
+        self._post = post
         self._resource: tuple[Any, ...] = ()
         self._open = AsyncExitStack()
         self._name = ""  # of its tasks: that of the task it works for
@@ -94,8 +97,7 @@ class CoroutineEngine:
         """Cancel the task of the call that was asked to end, once."""
         call = self._call
         if call is not None and call[0].is_cancelled:
-            with suppress(RuntimeError):  # the loop is closed
-                call[1].get_loop().call_soon_threadsafe(self._cancel, *call)
+            self._post(partial(self._cancel, *call))
 
     def _cancel(self, chunk: Chunk, task: asyncio.Task[Any]) -> None:
         if self._call == (chunk, task):

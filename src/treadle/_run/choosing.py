@@ -125,7 +125,7 @@ def choose_engine(engine: EngineOption, plan: CallPlan, name: str) -> EngineChoi
         from treadle._sync.event_loop import LoopHost
 
         host = LoopHost(f"treadle-{name}-loop")
-        return EngineChoice(engine, lambda: CoroutineEngine(plan), ON_A_LOOP, slots_on(host, plan.context))
+        return EngineChoice(engine, lambda: CoroutineEngine(plan, host.post), ON_A_LOOP, slots_on(host, plan.context))
     from treadle._engines.process import ProcessEngine, wrap_plan  # not for whoever has only threads
 
     parcel = wrap_plan(plan)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter
 
 from treadle._core.cancellation import here
 from treadle._core.coroutine import LoopSeat
 from treadle._core.gil import is_gil_enabled
 from treadle._core.stacks import read_stacks, user_part
+from treadle._core.tell import tell
 from treadle._sync.aside import guard
 
-_logger = logging.getLogger("treadle")
+_ASYNCIO = os.path.dirname(asyncio.__file__)
 
 # A loop that has not done for so long what it was asked for is held up.
 HELD_UP_SECONDS = 0.1
@@ -38,6 +41,7 @@ class EventLoop:
         self._users = 0  # its thread's own
         self._steps: deque[Callable[[], object]] = deque()
         self._asked_at: float | None = None  # when a drain was asked for that has not begun
+        self._told: tuple[float, str] | None = None  # of when, and what, ``held_up`` has said
         self._is_over = False
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -69,10 +73,17 @@ class EventLoop:
         asked_at = self._asked_at
         if asked_at is None or perf_counter() - asked_at < HELD_UP_SECONDS:
             return None
+        if self._told is None or self._told[0] != asked_at:  # thousands may ask, of the same
+            self._told = asked_at, self._place()
+        return self._told[1]
+
+    def _place(self) -> str:
         if not is_gil_enabled():
             return "a place that cannot be told without a GIL"
-        stack = user_part(read_stacks().get(self.thread.ident or 0, []))
-        return f"{stack[-1].filename}:{stack[-1].lineno}, in {stack[-1].name}" if stack else "an unknown place"
+        stack = read_stacks().get(self.thread.ident or 0, [])
+        stack = [frame for frame in stack if os.path.dirname(frame.filename) != _ASYNCIO]
+        innermost = user_part(stack)[-1:]
+        return "".join(f"{frame.filename}:{frame.lineno}, in {frame.name}" for frame in innermost) or "an unknown place"
 
     def _drain(self) -> None:
         self._asked_at = None
@@ -92,8 +103,8 @@ class EventLoop:
             while not self._is_over:
                 try:
                     self.loop.run_forever()
-                except BaseException:  # SystemExit, say: of a task, which no call waits for
-                    _logger.exception("a task on the event loop %s raised what would end it", self.thread.name)
+                except BaseException as error:  # SystemExit, say: of a task that a coroutine has started
+                    tell(logging.ERROR, "a task raised what would end its loop, %s", self.thread.name, error=error)
 
 
 class LoopHost:
@@ -131,6 +142,12 @@ class LoopHost:
                     if not isinstance(error.__context__ or error, KeyboardInterrupt):  # otherwise it may run
                         home.loop.close()
                     raise
+
+    def post(self, step: Callable[[], object]) -> None:
+        """Have ``step`` done on the loop that is in use, if there is one. Never blocks."""
+        if (home := self._current) is not None:
+            with suppress(RuntimeError):  # it has just ended
+                home.post(step)
 
     def _let_go(self, home: EventLoop) -> bool:
         with self._lock:
