@@ -256,6 +256,34 @@ def test_what_is_there_is_passed_on_together(gate: Gate) -> None:
     assert len(list(flow)) == 9
 
 
+def test_results_that_come_to_nothing_are_not_waited_for_with_others_in_hand(gate: Gate) -> None:
+    """How many results a run has at hand says nothing of what its stage passes on."""
+    held = Gate()
+    seen: list[str] = []
+
+    def source() -> Iterator[int]:
+        yield from range(6)
+        gate.hold()
+
+    def spread(item: int) -> list[str]:
+        if item > 0:
+            return []
+        held.hold()
+        return ["of the first"]
+
+    flow = treadle.pipeline(source()).flat_map(spread, max_workers=2).map(seen.append).start()
+    try:
+        gate.wait_for_arrivals()
+        wait_until(lambda: flow.stats.stages[0].succeeded == 5)
+        held.open()  # now all six results are handed on together, the first of them alone with something in it
+
+        wait_until(lambda: seen == ["of the first"])
+    finally:
+        held.open()
+        gate.open()
+        flow.close()
+
+
 def test_batches_are_bounded_as_well() -> None:
     """A list being filled, and as much as one list and one item that wait."""
     source = Counted(count())

@@ -148,6 +148,27 @@ def test_the_account_is_closed_when_the_exception_comes(gate: Gate) -> None:
     assert (first.running, first.abandoned) == (0, 2)
 
 
+def test_a_failure_is_raised_when_all_stages_have_come_to_their_end(gate: Gate) -> None:
+    """A call that is stuck in a stage before it is waited for as long as ``grace`` says, and in the account."""
+
+    def hold_after_the_first(item: int) -> int:
+        if item > 0:
+            gate.hold()
+        return item
+
+    def fail_once_it_is_stuck(item: int) -> None:
+        gate.wait_for_arrivals()
+        raise PlannedError
+
+    pipeline = treadle.pipeline(range(2)).map(hold_after_the_first, max_workers=1).map(fail_once_it_is_stuck)
+    with pytest.raises(PlannedError):
+        list(pipeline)
+
+    stuck, _ = pipeline.stats.stages
+    assert counts(stuck) == {"succeeded": 1, "cancelled": 1}
+    assert stuck.abandoned == 1
+
+
 def test_a_sink_that_fails_late_leaves_an_exact_account() -> None:
     taken: list[int] = []
     sunk: list[int] = []
