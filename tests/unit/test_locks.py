@@ -173,6 +173,21 @@ def test_the_message_names_all_that_matters() -> None:
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
+def test_locks_that_one_line_has_made_are_told_apart() -> None:
+    first, second = (treadle.Lock() for _ in range(2))
+    other, go_on = start_with(second, first)
+
+    with pytest.raises(treadle.Deadlock) as caught, first:
+        go_on.set()
+        other.wait_until_it_waits()
+        second.acquire()
+    other.join()
+
+    mine, others = caught.value.threads
+    assert re.search(r"holds Lock made at .*:\d+ \(no\. 2\)\n  waits for Lock made at .*:\d+ \(no\. 1\)\n", mine)
+    assert re.search(r"holds Lock made at .*:\d+ \(no\. 1\)\n  waits for Lock made at .*:\d+ \(no\. 2\)(\n|$)", others)
+
+
 def test_three_threads_in_a_circle() -> None:
     three = [treadle.Lock(name) for name in "abc"]
     second, go_second = start_with(three[1], three[2], "second")

@@ -100,7 +100,7 @@ def test_a_deadlock_fails_the_test_it_is_in(tmp_path: Path) -> None:
     assert "ERROR test_them.py::test_whose_teardown_hangs" in out, out
     assert "deadlock: 2 threads wait for each other" in out
     assert "threading.RLock made at " in out
-    assert "thread 'MainThread' waits for what it has to bring itself" in out
+    assert "thread 'MainThread' waits for what it holds itself" in out
     assert "ZeroDivisionError" in out
     assert "2 threads hang" in out, "the ones that are no daemons would hold the exit"
 

@@ -158,7 +158,7 @@ def test_a_lock_taken_twice_by_one_thread() -> None:
     with treadle.watch_locks(told):
         lock = threading.Lock()
     other = Other(lambda: [lock.acquire(), lock.acquire()])
-    assert "waits for what it has to bring itself" in told.wait().reason
+    assert "waits for what it holds itself" in told.wait().reason
     lock.release()
     other.join()
 

@@ -72,7 +72,7 @@ class PipelineStats:
             )
         if consumer > slowest.pressure:
             return (
-                f"whoever takes the results is the bottleneck: they wait {consumer:.0%} of the time; "
+                f"whoever takes the results is the bottleneck: results lie ready {consumer:.0%} of the time; "
                 "what is done with them could be a stage, or the sink of for_each()"
             )
         return (

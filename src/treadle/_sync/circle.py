@@ -20,15 +20,15 @@ MAX_FRAMES = 10
 def told(circle: Sequence[Wait]) -> Deadlock:
     """Return the error for the first thread of ``circle``. The others are in their waits, and can be looked at."""
     if len(circle) == 1:
-        reason = f"deadlock: thread {name_of(circle[0].ident)!r} waits for what it has to bring itself"
+        reason = f"deadlock: thread {name_of(circle[0].ident)!r} waits for what it {circle[0].awaited.verb} itself"
     else:
         reason = f"deadlock: {len(circle)} threads wait for each other"
-    stacks = read_stacks()
+    stacks, called = read_stacks(), _told_apart(circle)
     threads: list[str] = []
     for wait in circle:
         lines = [f"thread {name_of(wait.ident)!r}"]
-        lines += [f"  {what}" for what in _held(wait.ident, circle)]
-        lines.append(f"  waits for {wait.awaited.describe()}")
+        lines += [f"  {what}" for what in _held(wait.ident, circle, called)]
+        lines.append(f"  waits for {called[id(wait.awaited)]}")
         if wait.ident in stacks:
             frames = format_list(user_part(stacks[wait.ident])[-MAX_FRAMES:])
             lines += ("  " + line for frame in frames for line in frame.rstrip().splitlines())
@@ -55,10 +55,25 @@ def name_of(ident: int) -> str:
     return str(ident) if thread is None else str(thread.name)
 
 
-def _held(ident: int, circle: Sequence[Wait]) -> list[str]:
+def _told_apart(circle: Sequence[Wait]) -> dict[int, str]:
+    """Return what a person calls each thing waited for, by its ``id()``: numbered where several would be called the same.
+
+    That is so for locks without a name that one line has made, as in a loop or for each object of a class.
+    """
+    things = {id(wait.awaited): wait.awaited.describe() for wait in circle}
+    alike: dict[str, list[int]] = {}
+    for thing, text in things.items():
+        alike.setdefault(text, []).append(thing)
+    return {
+        thing: text if len(alike[text]) == 1 else f"{text} (no. {alike[text].index(thing) + 1})"
+        for thing, text in things.items()
+    }
+
+
+def _held(ident: int, circle: Sequence[Wait], called: dict[int, str]) -> list[str]:
     """Return what of the things waited for in ``circle`` a thread has to bring."""
     held: dict[str, None] = {}
     for wait in circle:
         if ident in wait.awaited.holders()[1]:
-            held[f"{wait.awaited.verb} {wait.awaited.describe()}"] = None
+            held[f"{wait.awaited.verb} {called[id(wait.awaited)]}"] = None
     return list(held)

@@ -12,7 +12,7 @@ from treadle._core import clock
 from treadle._core.describe import describe
 from treadle._core.stacks import place_of_caller
 from treadle._sync import cancelling
-from treadle._sync.circle import gone, taken_twice
+from treadle._sync.circle import gone, name_of, taken_twice
 from treadle._sync.parker import Parker
 from treadle._sync.raw import owner_and_count
 from treadle._sync.wait_graph import GOES_ON, Needs, Wait, is_gone
@@ -65,7 +65,8 @@ class _OwnedLock:
 
     def __repr__(self) -> str:
         owner, count = self._state()
-        state = f"held {count} times by thread {owner}" if owner else "free"
+        times = "" if count == 1 else f" {count} times"
+        state = f"held{times} by thread {name_of(owner)!r}" if owner else "free"
         return f"<{self.describe()}, {state}>"
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
