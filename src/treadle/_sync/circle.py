@@ -56,7 +56,7 @@ def name_of(ident: int) -> str:
 
 
 def _told_apart(circle: Sequence[Wait]) -> dict[int, str]:
-    """Return what a person calls each thing waited for, by its ``id()``: numbered where several would be called the same.
+    """Return what a person calls each thing waited for, by its ``id()``: with a number where several are called alike.
 
     That is so for locks without a name that one line has made, as in a loop or for each object of a class.
     """
