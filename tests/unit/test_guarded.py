@@ -564,3 +564,15 @@ def test_no_change_is_missed_by_those_who_take_turns() -> None:
     for aside in playing:
         aside.value()
     assert_free(turn)
+
+
+def test_the_value_outside_of_a_block_says_where_it_is() -> None:
+    """An assignment would otherwise make an attribute that nobody reads."""
+    counter: Any = treadle.Guarded(0)
+
+    with pytest.raises(AttributeError, match="in a block"):
+        counter.value = 3
+    with pytest.raises(AttributeError, match="in a block"):
+        counter.value += 1
+
+    assert counter.copy() == 0

@@ -666,3 +666,12 @@ def test_qt_gets_calls_in_order_on_its_own_thread() -> None:
             "1000 1",
         ],
     ), err
+
+
+def test_a_coroutine_function_is_refused() -> None:
+    """Its coroutines would never be awaited."""
+
+    async def show() -> None: ...
+
+    with pytest.raises(treadle.WrongType, match="create_task.*not the coroutine function show"):
+        treadle.on_loop(show, via=list)

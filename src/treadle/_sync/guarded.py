@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from treadle._core import clock
 from treadle._core.describe import describe_function
@@ -18,6 +18,8 @@ from treadle._sync.parker import Parker
 from treadle.errors import NotHeld
 
 T = TypeVar("T")
+
+ONLY_IN_A_BLOCK = "the value of a Guarded is reached in a block: `with guarded as handle:`, and there by handle.value"
 
 
 class Guarded(Generic[T]):
@@ -50,6 +52,8 @@ class Guarded(Generic[T]):
         1000
     """
 
+    __slots__ = ("__weakref__", "_handle", "_lock", "_value", "_waiting")
+
     def __init__(self, value: T, *, name: str | None = None) -> None:
         self._lock = Lock(name)  # protects all of this
         self._value = value
@@ -59,6 +63,17 @@ class Guarded(Generic[T]):
     def __repr__(self) -> str:
         """Return what it is, without the value, for which it would have to wait."""
         return f"<treadle.Guarded by {self._lock.describe()}>"
+
+    if not TYPE_CHECKING:  # which finds the slip by itself
+
+        @property
+        def value(self) -> None:
+            """Refuse: the handle of a block has it."""
+            raise AttributeError(ONLY_IN_A_BLOCK)
+
+        @value.setter
+        def value(self, value: object) -> None:
+            raise AttributeError(ONLY_IN_A_BLOCK)
 
     def __enter__(self) -> Held[T]:
         """Wait until no other block runs, and return the handle for this one.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from typing import Any, ParamSpec
 
-from treadle._core.describe import describe, describe_function
+from treadle._core.describe import annotate, describe, describe_function
 from treadle._core.settings import check_callable
 from treadle._sync.inbox import Inbox
 from treadle.errors import WrongType
@@ -58,6 +59,9 @@ def on_loop(callback: Callable[P, object], via: Any = None, *, latest: bool = Fa
         'from a thread'
     """
     check_callable("callback", callback)
+    if iscoroutinefunction(callback):
+        given = f"the coroutine function {describe_function(callback)}"
+        raise WrongType("callback", given, "a plain function, which may call asyncio.create_task()")
     inbox = Inbox(callback, latest)
 
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -67,7 +71,11 @@ def on_loop(callback: Callable[P, object], via: Any = None, *, latest: bool = Fa
     if via is None or callable(getattr(via, "call_soon_threadsafe", None)):
         _use_asyncio(inbox, via)
     elif callable(getattr(via, "after", None)) and callable(getattr(via, "bind", None)):
-        _use_tk(inbox, via, weakref.ref(call))
+        try:
+            _use_tk(inbox, via, weakref.ref(call))
+        except Exception as error:  # Tk's own words do not lead there
+            annotate(error, "on_loop() itself is to be called on the thread of the window, while it lives")
+            raise
     elif (core := _qt_core(via)) is not None:
         _use_qt(inbox, via, core, call)
     elif callable(via):
