@@ -444,3 +444,14 @@ def test_a_batch_is_passed_on_when_its_time_is_up(gate: Gate) -> None:
 def test_a_batch_that_is_full_in_time_does_not_wait() -> None:
     with ManualClock():
         assert list(treadle.pipeline(range(4)).batched(2, timeout=60)) == [[0, 1], [2, 3]]
+
+
+def test_what_is_wrong_is_called_by_its_name() -> None:
+    pipe = treadle.pipeline([1])
+
+    with pytest.raises(treadle.WrongType, match="predicate must be callable"):
+        pipe.filter(None)  # type: ignore[arg-type]
+    with pytest.raises(treadle.WrongType, match="sink must be callable"):
+        pipe.for_each(None)  # type: ignore[call-overload]
+    with pytest.raises(treadle.WrongType, match=r"what abs\(\) returns must be iterable, not 1 \(int\)"):
+        list(pipe.flat_map(abs))  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from treadle._core.settings import check_seconds
 from treadle._run.flow import Flow, FlowAccount, start_flow
 from treadle._run.options import StageOptions
 from treadle._run.pipeline_stats import PipelineStats
-from treadle._run.stage import Stage, batching, filtering, mapping, passing, spreading
+from treadle._run.stage import Stage, batching, filtering, is_iterable, mapping, passing, spreading
 from treadle.errors import WrongType
 
 T = TypeVar("T")
@@ -233,7 +233,7 @@ class Pipeline(Generic[T]):
             >>> sizes, stats.stages[-1].succeeded
             ([1, 2], 2)
         """
-        whole = self._with(mapping("for_each", sink, on_error, options))
+        whole = self._with(mapping("for_each", sink, on_error, options, "sink"))
         with whole.start(timeout=timeout) as flow:
             self._latest = whole._latest
             for _ in flow:
@@ -299,11 +299,6 @@ def pipeline(source: Iterable[T], /, *, name: str = "pipeline") -> Pipeline[T]:
     """
     if not isinstance(name, str):
         raise WrongType("name", describe(name), "a string")
-    if not _is_iterable(source):
+    if not is_iterable(source):
         raise WrongType("source", f"{describe(source)} ({type(source).__name__})", "iterable")
     return Pipeline(source, (), name)
-
-
-def _is_iterable(thing: object) -> bool:
-    """Tell whether ``thing`` can be iterated, without doing so: that may mean a query, or a download."""
-    return isinstance(thing, Iterable) or hasattr(type(thing), "__getitem__")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -10,13 +10,13 @@ from time import perf_counter
 from typing import Any
 
 from treadle._core import clock
-from treadle._core.describe import annotate, describe
+from treadle._core.describe import annotate, describe, describe_function
 from treadle._core.outcome import Outcome
 from treadle._core.settings import check_callable, check_count, check_seconds
 from treadle._run.mapping import start_run
 from treadle._run.options import Recipe, StageOptions, prepare
 from treadle._run.run import Run
-from treadle.errors import InvalidArgument
+from treadle.errors import InvalidArgument, WrongType
 
 OnError = Callable[[Outcome[Any, Any]], object]
 
@@ -74,15 +74,17 @@ class Stage:
         return chain.from_iterable(values) if self.spreads else values
 
 
-def mapping(method: str, fn: Callable[..., Any], on_error: OnError | None, options: dict[str, Any]) -> Stage:
-    """Return the stage that passes on what ``fn`` returns."""
+def mapping(
+    method: str, fn: Callable[..., Any], on_error: OnError | None, options: dict[str, Any], role: str = "fn"
+) -> Stage:
+    """Return the stage that passes on what ``fn``, which ``method`` calls ``role``, returns."""
     for name in options:
         if name not in StageOptions.__annotations__ and name != "resource":
             hint = f": {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
             raise TypeError(f"{method}() of a pipeline got an unexpected keyword argument {name!r}{hint}")
     if on_error is not None:
         check_callable("on_error", on_error)
-    return Stage(prepare(fn, **options), on_error=on_error)
+    return Stage(prepare(fn, role=role, **options), on_error=on_error)
 
 
 def spreading(method: str, fn: Callable[..., Any], on_error: OnError | None, options: dict[str, Any]) -> Stage:
@@ -92,7 +94,7 @@ def spreading(method: str, fn: Callable[..., Any], on_error: OnError | None, opt
 
 def filtering(method: str, predicate: Callable[..., Any], on_error: OnError | None, options: dict[str, Any]) -> Stage:
     """Return the stage that passes on the items that ``predicate`` is true for."""
-    return _wrapped(mapping(method, predicate, on_error, options), _Keeping)
+    return _wrapped(mapping(method, predicate, on_error, options, "predicate"), _Keeping)
 
 
 def batching(size: int, timeout: float | None, name: str | None) -> Stage:
@@ -116,6 +118,11 @@ def passed(item: Any) -> Any:
     return item
 
 
+def is_iterable(thing: object) -> bool:
+    """Tell whether ``thing`` can be iterated, without doing so: that may mean a query, or a download."""
+    return isinstance(thing, Iterable) or hasattr(type(thing), "__getitem__")
+
+
 def _wrapped(stage: Stage, wrap: type[_Listing | _Keeping]) -> Stage:
     recipe = stage.recipe
     call = wrap(recipe.plan.fn)
@@ -130,11 +137,17 @@ class _Listing:
         self._fn = fn
 
     def __call__(self, *arguments: Any) -> list[Any]:
-        return list(self._fn(*arguments))
+        return self._listed(self._fn(*arguments))
 
     async def awaiting(self, *arguments: Any) -> list[Any]:
         """Do the same where the function is to be awaited."""
-        return list(await self._fn(*arguments))
+        return self._listed(await self._fn(*arguments))
+
+    def _listed(self, found: Any) -> list[Any]:
+        if not is_iterable(found):
+            given = f"{describe(found)} ({type(found).__name__})"
+            raise WrongType(f"what {describe_function(self._fn)}() returns", given, "iterable")
+        return list(found)
 
 
 class _Keeping:

@@ -72,7 +72,7 @@ class Guarded(Generic[T]):
             raise AttributeError(ONLY_IN_A_BLOCK)
 
         @value.setter
-        def value(self, value: object) -> None:
+        def value(self, _: object) -> None:
             raise AttributeError(ONLY_IN_A_BLOCK)
 
     def __enter__(self) -> Held[T]:
