@@ -54,7 +54,7 @@ class ThreadPoolExecutor(PoolExecutor):
         crew = self._book.crew
         settled = threading.Event()
         for _ in range(int(PATIENCE_SECONDS * 1000)):
-            if crew._on_its_way is None and not crew._opening and not (crew._queue and crew._has_room()):
+            if crew._on_its_way is None and not crew._opening and not (crew._queue and crew.has_room()):
                 break
             settled.wait(0.001)
         threads = [worker.thread for worker in list(crew.workers)]

@@ -460,7 +460,7 @@ def test_a_coroutine_function_is_refused_where_visits_are_made_on_threads() -> N
         return [node]
 
     with pytest.raises(treadle.WrongType, match="visit must be a plain function"):
-        treadle.traverse(visit, ["a"], engine="threads")
+        treadle.traverse(visit, ["a"], engine="threads")  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("option", ["intake", "strict", "max_worker"])

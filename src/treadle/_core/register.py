@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -141,7 +141,8 @@ def _say_goodbye() -> None:
 def _close_after_fork() -> None:
     global _hooks_lock
     _hooks_lock = threading.Lock()
-    for ref in [*_living.values(), *_inherited.values()]:
+    refs: list[Callable[[], Inherited | None]] = [*_living.values(), *_inherited.values()]
+    for ref in refs:
         if (thing := ref()) is not None:
             thing.close_after_fork()
     _living.clear()
