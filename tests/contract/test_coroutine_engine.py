@@ -16,6 +16,7 @@ from tests.contract.engine_contract import EngineContract, make_chunk
 from treadle._core.chunk import Chunk
 from treadle._engines.coroutine import CoroutineEngine
 from treadle._engines.engine import CallPlan, Engine
+from treadle._sync.event_loop import EventLoop, LoopHost
 
 
 def awaited(fn: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
@@ -31,33 +32,33 @@ def awaited(fn: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
 
 
 class Driven:
-    """A coroutine engine on a loop of its own, driven by threads: one task does all that its slot would do."""
+    """A coroutine engine driven by threads: one task on a loop does all that its slot would do."""
 
     is_killable = False
 
     def __init__(self, plan: CallPlan) -> None:
         self._context = plan.context
         self._orders: asyncio.Queue[tuple[Callable[..., Awaitable[object]], Any, asyncio.Future[Any]] | None]
-        self._loop = asyncio.new_event_loop()
-        self._engine = CoroutineEngine(plan, self._loop.call_soon_threadsafe)
         self._is_ready = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        host = LoopHost("engine-under-test")
+        self._engine = CoroutineEngine(plan, host.post)
+        host.start(self._begin)
         assert self._is_ready.wait(10)
 
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve(), context=self._context.copy())
-
-    async def _serve(self) -> None:
-        self._orders = asyncio.Queue()
+    def _begin(self, home: EventLoop) -> None:
+        home.enter()
+        self._loop, self._orders = home.loop, asyncio.Queue()
+        self._server = home.loop.create_task(self._serve(home), context=self._context.copy())
         self._is_ready.set()
+
+    async def _serve(self, home: EventLoop) -> None:
         while (order := await self._orders.get()) is not None:
             do, arguments, done = order
             try:
                 done.set_result(await do(*arguments))
             except BaseException as error:
                 done.set_exception(error)
+        home.leave()
 
     def _order(self, do: Callable[..., Awaitable[object]], *arguments: Any) -> None:
         async def ask() -> None:
@@ -86,7 +87,6 @@ class Driven:
             self._order(self._engine.close)
         finally:
             self._loop.call_soon_threadsafe(self._orders.put_nowait, None)
-            self._thread.join()
 
 
 class TestCoroutineEngine(EngineContract):

@@ -190,7 +190,7 @@ class _Here(threading.local):
         if found is None:
             self._places = places
         else:
-            go_inside(found.with_places(places))
+            go_inside(found.at(found.chunk, places))
 
 
 here = _Here()

@@ -10,7 +10,8 @@ from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from treadle._core.cancellation import Scope, Seat
+    from treadle._core.cancellation import Scope
+    from treadle._core.chunk import Chunk
 
 
 class Inside:
@@ -18,15 +19,15 @@ class Inside:
 
     Args:
         loop: That runs it.
-        seat: Where its call is made, if it is a call's.
+        chunk: Of its call, if it is one.
         places: In limiters, that it holds.
     """
 
-    __slots__ = ("_loop", "places", "seat")
+    __slots__ = ("_loop", "chunk", "places")
 
-    def __init__(self, loop: Any, seat: Seat | None, places: tuple[Any, ...]) -> None:
+    def __init__(self, loop: Any, chunk: Chunk | None, places: tuple[Any, ...]) -> None:
         self._loop = loop
-        self.seat = seat
+        self.chunk = chunk
         self.places = places
 
     def is_here(self) -> bool:
@@ -35,9 +36,9 @@ class Inside:
 
         return _get_running_loop() is self._loop
 
-    def with_places(self, places: tuple[Any, ...]) -> Inside:
-        """Return the same with other places."""
-        return Inside(self._loop, self.seat, places)
+    def at(self, chunk: Chunk | None, places: tuple[Any, ...]) -> Inside:
+        """Return what a coroutine is in the middle of on the same loop, at another call or with other places."""
+        return Inside(self._loop, chunk, places)
 
 
 _inside: ContextVar[Inside | None] = ContextVar("treadle_inside", default=None)
@@ -60,19 +61,18 @@ def put_inside(context: Context, found: Inside) -> None:
 
 
 class LoopSeat:
-    """The seat of a thread that runs a loop: each call on it has its own."""
+    """The seat of a thread that runs a loop: what makes a call there knows by itself which it is."""
 
     def call_scope(self) -> Scope | None:
         """Return the scope of the call that runs now."""
-        seat = _seat()
-        return None if seat is None else seat.call_scope()
+        chunk = _chunk()
+        return None if chunk is None else chunk.own_scope()
 
     def current_task(self) -> Any:
         """Return the task whose call runs now."""
-        seat = _seat()
-        return None if seat is None else seat.current_task()
+        return getattr(_chunk(), "task", None)
 
 
-def _seat() -> Seat | None:
+def _chunk() -> Chunk | None:
     found = inside()
-    return None if found is None else found.seat
+    return None if found is None else found.chunk

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from treadle._core import clock
 from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
+from treadle._core.coroutine import go_inside, inside
 from treadle._engines.engine import AwaitedEngine, Engine
 from treadle.errors import Cancelled
 
@@ -71,9 +72,10 @@ class PolicedAwaitedEngine:
 
     async def make_calls(self, chunk: Chunk) -> None:
         """Make the call, unless it was cancelled while it waited for its turn."""
-        trial = chunk.trial
+        trial, before = chunk.trial, inside()
         assert trial is not None
-        before, here.places = here.places, trial.places
+        assert before is not None
+        go_inside(before.at(chunk, trial.places))  # whoever cancels the call ends its wait at the gate
         try:
             async with self._gate:
                 if chunk.todo:
@@ -83,4 +85,4 @@ class PolicedAwaitedEngine:
         except Cancelled:
             pass
         finally:
-            here.places = before
+            go_inside(before)

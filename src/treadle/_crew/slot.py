@@ -85,12 +85,12 @@ class Slot(Worker):
     def _begin(self, home: EventLoop) -> None:
         home.enter()
         self._home = home
+        self.crew.report_opening(self)  # which sends for the next: so they all begin in one turn of the loop
         home.loop.create_task(self._work(home), name=self.name, context=self._parent.copy())
 
     async def _work(self, home: EventLoop) -> None:
         crew, engine = self.crew, self.engine
-        go_inside(Inside(home.loop, self, crew.places))
-        crew.report_opening(self)
+        go_inside(Inside(home.loop, None, crew.places))
         try:
             await engine.open()
         except BaseException as error:  # the initializer's or the resource's: it ends the run

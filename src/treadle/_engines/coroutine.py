@@ -10,7 +10,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any
 
-from treadle._core.cancellation import Scope, here
+from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
 from treadle._core.coroutine import Inside, put_inside
 from treadle._core.describe import describe
@@ -33,7 +33,7 @@ class CoroutineEngine:
         self._plan = plan
         self._post = post
         self._resource: tuple[Any, ...] = ()
-        self._open = AsyncExitStack()
+        self._open: AsyncExitStack | None = None  # there may be thousands of us, and seldom is there anything to close
         self._name = ""  # of its tasks: that of the task it works for
         self._call: tuple[Chunk, asyncio.Task[Any]] | None = None
 
@@ -45,48 +45,41 @@ class CoroutineEngine:
         if plan.initializer is not None:
             await _awaited(plan.initializer(*plan.initargs))
         if plan.resource is not None:
-            self._resource = (await self._open_resource(plan.resource),)
+            self._open = AsyncExitStack()
+            self._resource = (await _open_resource(plan.resource, self._open),)
 
     async def make_calls(self, chunk: Chunk) -> None:
         """Make the calls of ``chunk``, one after the other, each in a copy of the submitter's context."""
+        loop = asyncio.get_running_loop()
         take, results = chunk.todo.pop, results_of(chunk)
         while True:
             try:
                 item = take()
             except IndexError:
                 return
-            value, error = await self._make_call(chunk, item)
+            context, places = copy_context(), here.places
+            if self._plan.brings_context:
+                context, places = item.context.copy(), places or item.places
+            put_inside(context, Inside(loop, chunk, places))
+            task = loop.create_task(self._answer(item), name=self._name, context=context)
+            # First this, then the look: who cancels marks the chunk first.
+            self._call = chunk, task
+            if chunk.is_cancelled:
+                task.cancel()
+            try:
+                value, error = await task
+            except asyncio.CancelledError as cancelled:  # before its first step
+                value, error = None, cancelled
             if error is not None:
-                chunk.fail(error)
+                chunk.fail(_as_cancelled(error, chunk))
             results.append(value)
-
-    async def _make_call(self, chunk: Chunk, item: Any) -> tuple[Any, BaseException | None]:
-        loop = asyncio.get_running_loop()
-        context, places = copy_context(), here.places
-        if self._plan.brings_context:
-            context, places = item.context.copy(), places or item.places
-        put_inside(context, Inside(loop, _CallSeat(chunk), places))
-        task = loop.create_task(self._answer(item), name=self._name, context=context)
-        # First this, then the look: who cancels marks the chunk first.
-        self._call = chunk, task
-        if chunk.is_cancelled:
-            task.cancel()
-        try:
-            value, error = await task
-        except asyncio.CancelledError as cancelled:  # before its first step
-            value, error = None, cancelled
-        self._call = None
-        if isinstance(error, asyncio.CancelledError) and chunk.is_cancelled:
-            error = Cancelled("it was cancelled" if chunk.scope is None else chunk.scope.reason).with_traceback(
-                error.__traceback__
-            )
-        return value, error
+            self._call = value = error = None  # they are kept by whoever wants them
 
     async def _answer(self, item: Any) -> tuple[Any, BaseException | None]:
-        """Return what the call comes to. It raises nothing: a task that raises SystemExit ends its loop."""
+        """Return what the call comes to. It raises nothing: what is not an Exception, a task cannot pass on as it is."""
         plan = self._plan
         try:
-            answer = plan.fn(*item, *self._resource) if plan.spread else plan.fn(item, *self._resource)
+            answer = plan.fn(*(item if plan.spread else (item,)), *self._resource)
             if not hasattr(type(answer), "__await__"):
                 raise WrongType("what fn returns", describe(answer), "awaitable where engine='coroutines'")
             return await answer, None
@@ -109,37 +102,30 @@ class CoroutineEngine:
 
     async def close(self) -> None:
         """Close the resource, if one was opened."""
-        await self._open.aclose()
-
-    async def _open_resource(self, factory: Callable[[], Any]) -> Any:
-        """Open a resource: what ``factory`` returns, awaited if it is a coroutine, and entered if that can be done."""
-        resource = await _awaited(factory())
-        kind = type(resource)
-        if hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__"):
-            return await self._open.enter_async_context(resource)
-        if hasattr(kind, "__enter__") and hasattr(kind, "__exit__"):
-            return self._open.enter_context(resource)
-        close = getattr(resource, "aclose", None) or getattr(resource, "close", None)
-        if callable(close):
-            self._open.push_async_callback(_close, close)
-        return resource
+        if self._open is not None:
+            await self._open.aclose()
 
 
-class _CallSeat:
-    """Where one call is made, also after its slot has gone on to the next: tasks that it started may outlive it."""
+async def _open_resource(factory: Callable[[], Any], stack: AsyncExitStack) -> Any:
+    """Open a resource: what ``factory`` returns, awaited if it is a coroutine, and entered if that can be done."""
+    resource = await _awaited(factory())
+    kind = type(resource)
+    if hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__"):
+        return await stack.enter_async_context(resource)
+    if hasattr(kind, "__enter__") and hasattr(kind, "__exit__"):
+        return stack.enter_context(resource)
+    close = getattr(resource, "aclose", None) or getattr(resource, "close", None)
+    if callable(close):
+        stack.push_async_callback(_close, close)
+    return resource
 
-    __slots__ = ("_chunk",)
 
-    def __init__(self, chunk: Chunk) -> None:
-        self._chunk = chunk
-
-    def call_scope(self) -> Scope | None:
-        """Return the call's scope."""
-        return self._chunk.own_scope()
-
-    def current_task(self) -> Any:
-        """Return the call's task."""
-        return getattr(self._chunk, "task", None)
+def _as_cancelled(error: BaseException, chunk: Chunk) -> BaseException:
+    """Return what is to be recorded of a call that raised ``error``, in asyncio's word or in ours."""
+    if not (chunk.is_cancelled and isinstance(error, asyncio.CancelledError)):
+        return error
+    reason = "it was cancelled" if chunk.scope is None else chunk.scope.reason
+    return Cancelled(reason).with_traceback(error.__traceback__)
 
 
 async def _awaited(thing: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import threading
 from collections import deque
@@ -15,7 +14,6 @@ from treadle._core.cancellation import here
 from treadle._core.coroutine import LoopSeat
 from treadle._core.gil import is_gil_enabled
 from treadle._core.stacks import read_stacks, user_part
-from treadle._core.tell import tell
 from treadle._sync.aside import guard
 
 _ASYNCIO = os.path.dirname(asyncio.__file__)
@@ -103,8 +101,8 @@ class EventLoop:
             while not self._is_over:
                 try:
                     self.loop.run_forever()
-                except BaseException as error:  # SystemExit, say: of a task that a coroutine has started
-                    tell(logging.ERROR, "a task raised what would end its loop, %s", self.thread.name, error=error)
+                except (SystemExit, KeyboardInterrupt):  # of a task, which has it too: it is no reason to end all
+                    continue
 
 
 class LoopHost:
