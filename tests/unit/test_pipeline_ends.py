@@ -169,6 +169,45 @@ def test_a_failure_is_raised_when_all_stages_have_come_to_their_end(gate: Gate) 
     assert stuck.abandoned == 1
 
 
+def test_an_item_that_the_source_is_about_to_give_is_in_the_account(gate: Gate) -> None:
+    """The run of the first stage is sealed when the next one lets go of it; its feeder comes a moment later."""
+    taken: list[int] = []
+
+    def source() -> Iterator[int]:
+        for item in count():
+            taken.append(item)
+            if item > 0:
+                gate.hold()
+            yield item
+
+    def fail_once_it_is_asked_for_more(item: int) -> None:
+        gate.wait_for_arrivals()
+        raise PlannedError
+
+    options: Any = {"max_workers": 1, "buffersize": 0, "grace": 60}  # so that the next stage has no room for more
+    flow = treadle.pipeline(source()).map(same, **options).map(fail_once_it_is_asked_for_more, **options).start()
+    errors: list[BaseException] = []
+
+    def consume() -> None:
+        try:
+            next(flow)
+        except BaseException as error:
+            errors.append(error)
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    wait_until(lambda: flow._account.legs[0].course.is_sealed)
+    consumer.join(0.1)
+    was_waiting = consumer.is_alive()
+    gate.open()
+    consumer.join(PATIENCE_SECONDS)
+
+    assert [type(error) for error in errors] == [PlannedError]
+    assert was_waiting
+    assert counts(flow.stats.stages[0]) == {"succeeded": 1, "not_started": 1}
+    assert len(taken) == flow.stats.stages[0].taken == 2
+
+
 def test_a_sink_that_fails_late_leaves_an_exact_account() -> None:
     taken: list[int] = []
     sunk: list[int] = []

@@ -168,7 +168,8 @@ class Course:
     def end(self, ending: BaseException | None) -> None:
         """Stop, wait for what runs as long as ``grace`` allows, and seal. Harmless after the end."""
         with self.crew.lock:
-            is_over = self.is_finished or self.is_sealed
+            # One that nobody holds is sealed as soon as it makes no call: its feeder may have an item in its hands yet.
+            is_over = self.is_finished or (self.is_sealed and not self.intake.is_taking)
             if not is_over:
                 self.stop(ending)
                 parker = Parker()
@@ -181,7 +182,7 @@ class Course:
             while True:
                 with self.crew.lock:
                     self.awaited = True
-                    if self.is_quiet() or self.is_sealed:
+                    if self.is_quiet() or (self.is_sealed and not self.intake.is_taking):
                         break
                 if (left := self.seconds_of_grace()) <= 0:
                     break
