@@ -207,7 +207,7 @@ def test_to_enter_twice_in_one_thread_is_a_deadlock_told_at_once() -> None:
 
     with counter as c:
         for enter in (counter.copy, lambda: counter.set(1), lambda: counter.wait_for(bool), counter.__enter__):
-            with pytest.raises(treadle.Deadlock):
+            with pytest.raises(treadle.Deadlock, match="already; in a block of a Guarded use its handle"):
                 enter()
         c.value = 2
 

@@ -38,10 +38,10 @@ def told(circle: Sequence[Wait]) -> Deadlock:
     return Deadlock(reason, tuple(threads))
 
 
-def taken_twice(lock: str) -> Deadlock:
-    """Return the error for a thread that holds ``lock`` already, and cannot take it again."""
+def taken_twice(lock: str, instead: str) -> Deadlock:
+    """Return the error for a thread that holds ``lock`` already, and cannot take it again; what to do ``instead``."""
     thread = name_of(threading.get_ident())
-    return Deadlock(f"deadlock: thread {thread!r} holds the {lock} already; an RLock can be taken again")
+    return Deadlock(f"deadlock: thread {thread!r} holds the {lock} already; {instead}")
 
 
 def gone(lock: str, holder: int) -> Deadlock:

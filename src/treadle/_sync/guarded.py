@@ -22,6 +22,14 @@ T = TypeVar("T")
 ONLY_IN_A_BLOCK = "the value of a Guarded is reached in a block: `with guarded as handle:`, and there by handle.value"
 
 
+class _ItsLock(Lock):
+    """The lock of a ``Guarded``, which no RLock can replace."""
+
+    instead = "in a block of a Guarded use its handle only, and do not enter it again"
+
+    __slots__ = ()
+
+
 class Guarded(Generic[T]):
     """A value that is reachable only while its lock is held, so that nobody forgets the lock.
 
@@ -55,7 +63,7 @@ class Guarded(Generic[T]):
     __slots__ = ("__weakref__", "_handle", "_lock", "_value", "_waiting")
 
     def __init__(self, value: T, *, name: str | None = None) -> None:
-        self._lock = Lock(name)  # protects all of this
+        self._lock = _ItsLock(name)  # protects all of this
         self._value = value
         self._handle: Held[T] | None = None  # of the block that runs now
         self._waiting: dict[Parker, None] = {}  # each enters under the lock, and leaves by itself

@@ -47,6 +47,7 @@ class _OwnedLock:
     """
 
     verb: ClassVar[str] = "holds"
+    kind: ClassVar[str]
 
     __slots__ = ("__weakref__", "_line", "_made_at", "_name", "_raw", "_release", "_try")
 
@@ -120,7 +121,7 @@ class _OwnedLock:
     def describe(self) -> str:
         """Return what it is, and where it was made."""
         name = "" if self._name is None else f" {self._name!r}"
-        return f"{type(self).__name__}{name} made at {self._made_at}"
+        return f"{self.kind}{name} made at {self._made_at}"
 
     # What threading.Condition asks
 
@@ -231,6 +232,8 @@ class RLock(_OwnedLock):
         twice
     """
 
+    kind = "RLock"
+
     __slots__ = ()
 
     def __enter__(self) -> bool:
@@ -274,6 +277,9 @@ class Lock(_OwnedLock):
         ...     print("it would have waited for itself")
         it would have waited for itself
     """
+
+    kind = "Lock"
+    instead: ClassVar[str] = "an RLock can be taken again"
 
     __slots__ = ("_is_free",)
 
@@ -347,5 +353,5 @@ class Lock(_OwnedLock):
 
     def _wait(self, timeout: float | None, is_cancellable: bool = True) -> bool:
         if timeout is None and self._is_owned():
-            raise taken_twice(self.describe())
+            raise taken_twice(self.describe(), self.instead)
         return super()._wait(timeout, is_cancellable)
