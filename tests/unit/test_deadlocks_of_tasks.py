@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -266,6 +267,71 @@ def test_a_worker_that_gets_ready_and_waits_for_whoever_waits_for_it() -> None:
         wait_until(lambda: bool(wait_graph._waits))
         with pytest.raises(treadle.Deadlock, match="task 0 of executor"):
             task.result()
+
+
+# The results of a map
+
+
+def take(lock: treadle.Lock, item: int) -> int:
+    with lock:
+        return item
+
+
+@pytest.mark.parametrize("options", [{}, {"ordered": False}, {"chunksize": 3}, {"chunksize": 3, "ordered": False}])
+def test_results_waited_for_with_the_lock_in_hand(options: Any) -> None:
+    """What can be had without the lock is delivered; then whoever comes last is told."""
+    lock, had = treadle.Lock("oven"), []
+
+    def take_some(item: int) -> int:
+        return item if item % 3 == 0 else take(lock, item)
+
+    with lock, pytest.raises(treadle.Deadlock, match=r"the next result of run 'bakery'"):
+        for result in treadle.map(take_some, range(6), name="bakery", max_workers=2, **options):
+            had.append(result)
+
+    assert 0 in had
+
+
+def test_a_run_goes_on_until_none_of_its_calls_does() -> None:
+    """Any result will do in completion order: one stuck call is no deadlock."""
+    lock, main = treadle.Lock("oven"), threading.get_ident()
+
+    def take_one(item: int) -> int:
+        if item == 0:
+            return take(lock, item)
+        wait_until_it_waits(main)
+        return item
+
+    with lock:
+        run = treadle.map(take_one, range(2), ordered=False, max_workers=2)
+        assert next(run) == 1
+    assert list(run) == [0]
+
+
+def test_a_result_that_was_not_delivered_yet_is_no_deadlock() -> None:
+    """The consumer looks for it soon, though the rest of its chunk is stuck, and may let the lock go then."""
+    lock = treadle.Lock("oven")
+
+    with lock:
+        run = treadle.map(lambda item: take(lock, item) if item else item, range(2), chunksize=2)
+        assert next(run) == 0
+    assert list(run) == [1]
+
+
+def test_a_stage_of_a_pipeline_that_is_stuck_far_from_the_end() -> None:
+    """Each stage waits for the feeder of the next, and that for its result."""
+    lock = treadle.Lock("oven")
+    flow = treadle.pipeline(range(3)).map(lambda item: take(lock, item)).map(abs).map(abs)
+
+    with lock, pytest.raises(treadle.Deadlock):
+        list(flow)
+
+
+def test_a_run_with_a_timeout_ends_by_itself() -> None:
+    lock = treadle.Lock()
+
+    with lock, pytest.raises(TimeoutError):
+        list(treadle.map(lambda item: take(lock, item), range(3), timeout=0.4))
 
 
 # Saturation

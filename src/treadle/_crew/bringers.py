@@ -30,6 +30,19 @@ def bringers_of_call(crew: Crew, chunk: Chunk) -> Needs:
     return all, _idents(workers)
 
 
+def bringers_of_any(crew: Crew) -> Needs:
+    """Return who can bring the end of any call: all who make one, unless others come to help."""
+    workers = list(crew.workers)
+    busy = [worker for worker in workers if not worker.is_idle]
+    chunks = [chunk for worker in busy for chunk in worker.in_hand()]
+    if _ends_by_itself(crew) or any(_has_news(chunk) for chunk in chunks):
+        return GOES_ON
+    is_work_left = bool(crew._queue) or any(chunk.todo for chunk in chunks)
+    if is_work_left and (len(busy) < len(workers) or _is_help_coming(crew, workers)):
+        return GOES_ON
+    return all, _idents(busy)
+
+
 def bringers_of_all(crew: Crew) -> Needs:
     """Return who can bring the end of all calls, and of the crew: each of its workers has to leave."""
     return GOES_ON if _ends_by_itself(crew) else (any, _idents(list(crew.workers)))
@@ -38,6 +51,11 @@ def bringers_of_all(crew: Crew) -> Needs:
 def _is_help_coming(crew: Crew, workers: list[Worker]) -> bool:
     """Tell whether there will be a worker more; not before those who are getting ready have taken what waits."""
     return crew.has_room() and not any(worker.is_opening for worker in workers)
+
+
+def _has_news(chunk: Chunk) -> bool:
+    """Tell whether a part of ``chunk`` is done that was not delivered; whoever waits looks for it now and then."""
+    return len(chunk.results) > chunk.delivered
 
 
 def _idents(workers: Iterable[Worker]) -> list[int]:

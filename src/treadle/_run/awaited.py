@@ -1,13 +1,15 @@
-"""What can be waited for with tasks, as the wait graph knows it."""
+"""What can be waited for with calls, as the wait graph knows it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from treadle._crew.bringers import bringers_of_all, bringers_of_call
+from treadle._core.chunk import Chunk
+from treadle._crew.bringers import bringers_of_all, bringers_of_any, bringers_of_call
 from treadle._sync.wait_graph import GOES_ON, Needs
 
 if TYPE_CHECKING:
+    from treadle._run.course import Course
     from treadle._run.task import Task
     from treadle._run.task_book import TaskBook
 
@@ -53,3 +55,32 @@ class EndOfAll:
     def describe(self) -> str:
         """Return whose end it is."""
         return f"the end of {self._book.kind} {self._book.name!r}"
+
+
+class NextResult:
+    """That a run has something to deliver."""
+
+    verb: ClassVar[str] = "has to bring"
+
+    __slots__ = ("_course",)
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+
+    def holders(self) -> Needs:
+        """Return the worker whose call is next, or all of whom any could bring a result; before those, the feeder."""
+        course = self._course
+        awaited = course.awaited
+        if awaited is False or course.crew.is_stopping or course.deadline is not None:
+            return GOES_ON
+        if isinstance(awaited, Chunk):
+            return GOES_ON if len(awaited.results) > awaited.delivered else bringers_of_call(course.crew, awaited)
+        feeder = [ident] if (ident := course.intake.feeder()) else []
+        if course.settings.ordered:
+            return any, feeder
+        quantifier, workers = bringers_of_any(course.crew)
+        return GOES_ON if quantifier is any else (all, [*workers, *feeder])
+
+    def describe(self) -> str:
+        """Return whose result it is."""
+        return f"the next result of run {self._course.name!r}"

@@ -18,13 +18,17 @@ from treadle._core import clock
 from treadle._core.chunk import Chunk
 from treadle._core.describe import describe
 from treadle._crew.room import making_room
+from treadle._run.awaited import NextResult
 from treadle._run.course import Course
 from treadle._sync import cancelling
 from treadle._sync.parker import Parker
+from treadle._sync.wait_graph import Wait
 from treadle.errors import RunClosed
 
 MIN_POLL_SECONDS = 0.001
 MAX_POLL_SECONDS = 0.05
+# To look for a deadlock costs more than a result of a tiny call; one that has lasted for so long can wait till then.
+POLLS_BEFORE_A_LOOK = 6
 # A consumer slower than this for one batch gets smaller ones, so that the intake and failures reach it sooner.
 BATCH_SECONDS = 0.005
 MAX_BATCH_ITEMS = 4096
@@ -107,7 +111,7 @@ class Delivery(Iterator[Iterator[Any]]):
                     return None
                 seconds = left if self.wait_seconds is None else min(left, self.wait_seconds)
                 with making_room():
-                    stalled = not cancelling.wait(parker, None if seconds == math.inf else seconds, self.poll_seconds)
+                    stalled = not self._wait(parker, seconds)
         except BaseException as error:  # Ctrl-C above all: the run ends, its account is exact
             self._course.end(error)
             self._course.is_ending_told = True
@@ -116,6 +120,23 @@ class Delivery(Iterator[Iterator[Any]]):
         if isinstance(batch, _End):
             raise StopIteration
         return batch
+
+    def _wait(self, parker: Parker, seconds: float) -> bool:
+        """Wait for news; tell whether there is some. Where it takes long and has no limit, look for a deadlock.
+
+        Raises:
+            Deadlock: Waiting would never end.
+        """
+        poll_seconds = self.poll_seconds
+        if seconds != math.inf:
+            return cancelling.wait(parker, seconds, poll_seconds)
+        if self._polls < POLLS_BEFORE_A_LOOK:
+            is_news = cancelling.wait(parker, None, min(poll_seconds, MAX_POLL_SECONDS))
+            if is_news or poll_seconds <= MAX_POLL_SECONDS:
+                return is_news
+        with Wait(NextResult(self._course), parker) as wait:
+            wait.check()
+            return cancelling.wait(parker, None, poll_seconds)
 
     def least_wait(self) -> float | None:
         """Return how long to wait after ``step`` returned None, where both are the machine's seconds."""

@@ -71,6 +71,10 @@ class Intake:
             spent += self._take(min(room, self._most), min(room, size, self._most))
         return False
 
+    def feeder(self) -> int:
+        """Return the thread that advances the input by itself; 0: there is none, or no more to come."""
+        return 0 if self.is_ended or self._feeder is None else self._feeder.ident or 0
+
     def start_feeder(self, name: str, context: Context, wake_consumer: Callable[[], None]) -> None:
         """Advance the input on a thread of its own from now on, in ``context``.
 
