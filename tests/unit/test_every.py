@@ -100,6 +100,30 @@ def test_ticks_are_missed_while_a_run_takes_longer_than_the_period(clock: Manual
     assert monitor.missed == 2
 
 
+def test_a_tick_that_the_run_itself_has_taken_is_not_kept(clock: ManualClock) -> None:
+    """As one is that a late machine has taken."""
+    stamps = Stamps(lambda number: clock.advance(15 if number == 0 else 0))
+    with treadle.every(10, stamps) as monitor:
+        wait_for_runs(monitor, 1)
+        clock.advance(5)
+        wait_for_runs(monitor, 2)
+
+    assert stamps.times == [0, 20]
+    assert monitor.missed == 1
+
+
+def test_a_tick_that_the_report_of_a_failure_has_taken_is_not_kept(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    stamps = Stamps(lambda number: fail() if number == 0 else None)
+    with treadle.every(10, stamps, on_error=lambda error: clock.advance(25)) as monitor:
+        wait_for_runs(monitor, 1)
+        clock.advance(5)
+        wait_for_runs(monitor, 2)
+
+    assert stamps.times == [0, 30]
+
+
 def test_a_run_that_takes_exactly_its_period_misses_nothing(clock: ManualClock) -> None:
     stamps = Stamps(lambda number: clock.advance(10 if number < 5 else 1))
     with treadle.every(10, stamps) as monitor:
@@ -694,6 +718,39 @@ def test_it_is_stopped_with_the_group_it_was_started_in() -> None:
     wait_until(lambda: nap.cancelled == 1 and not monitor._is_busy)
     with pytest.raises(treadle.PeriodicStopped, match="a task of group|was cancelled"):
         monitor.wait_next()
+
+
+def test_one_that_was_stopped_is_not_held_by_the_group_it_was_started_in() -> None:
+    """A group may go on for as long as the program, and start and stop many."""
+    with treadle.TaskGroup():
+        with treadle.every(3600, list) as monitor:
+            monitor.wait_next()
+        alive = weakref.ref(monitor)
+        del monitor
+
+        wait_until(lambda: gc.collect() is not None and alive() is None)
+
+
+def test_one_that_could_not_be_started_is_held_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody was given it who could stop it."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    alive: list[weakref.ref[Stamps]] = []
+
+    def start() -> None:
+        stamps = Stamps()
+        alive.append(weakref.ref(stamps))
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            treadle.every(5, stamps)
+
+    with treadle.TaskGroup():
+        with monkeypatch.context() as patch:
+            patch.setattr(timekeeper, "call_at", refuse)
+            start()
+
+        wait_until(lambda: gc.collect() is not None and alive[0]() is None)
 
 
 def test_it_goes_on_though_nobody_holds_it_and_is_collected_after_its_end(clock: ManualClock) -> None:

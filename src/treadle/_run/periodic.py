@@ -147,7 +147,7 @@ class Periodic(Generic[T]):
             with self._lock:
                 self._plan()
         except BaseException:  # nobody will stop what nobody was given
-            self._cancel("could not be started")
+            self._end("could not be started")
             raise
 
     def __enter__(self) -> Self:
@@ -289,6 +289,7 @@ class Periodic(Generic[T]):
             self._note_run("timed_out" if status == "timed_out" else "failed", None, error)
             if self._on_error is not None:
                 self._is_reporting = True
+                self._turn.took = math.inf  # a tick that the report takes was not taken by a late machine
                 self._submit(self._on_error, error)
                 return
         self._rest()
