@@ -269,6 +269,32 @@ def test_a_worker_that_gets_ready_and_waits_for_whoever_waits_for_it() -> None:
             task.result()
 
 
+def test_one_call_that_goes_on_is_enough_for_first_success() -> None:
+    """Its success cancels those that are stuck."""
+    lock = treadle.Lock("oven")
+    call, main = Taker(lock, may_take=True), threading.get_ident()
+
+    def succeed() -> str:
+        wait_until_it_waits(main)
+        call.wait_until_it_waits()
+        return "brought by another"
+
+    with lock:
+        assert treadle.first_success(call, succeed) == "brought by another"
+
+
+def test_first_success_with_all_of_its_calls_stuck() -> None:
+    lock = treadle.Lock("oven")
+
+    def fail() -> None:
+        raise ValueError
+
+    with lock, pytest.raises(ExceptionGroup) as caught:
+        treadle.first_success(Taker(lock, may_take=True), Taker(lock, may_take=True), fail)
+
+    assert caught.group_contains(treadle.Deadlock)
+
+
 # The results of a map
 
 

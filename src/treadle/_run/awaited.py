@@ -48,9 +48,11 @@ class EndOfAll:
         self._book = book
 
     def holders(self) -> Needs:
-        """Return the workers, all of whom have to leave; a cancellation or a timeout will end them."""
+        """Return the workers, all of whom have to leave; a cancellation, a timeout or a success may end them."""
         book = self._book
-        return GOES_ON if book.stopped_at is not None or book.has_timeout else bringers_of_all(book.crew)
+        if book.stopped_at is not None or book.has_timeout:
+            return GOES_ON
+        return bringers_of_any(book.crew) if book.ends_with_first else bringers_of_all(book.crew)
 
     def describe(self) -> str:
         """Return whose end it is."""

@@ -116,6 +116,7 @@ class TaskBook:
         self._is_breakage_told = False
         self._closing: str | None = None  # what will close it when no task is left
         self.has_timeout = False  # it is cancelled when its time is up
+        self.ends_with_first = False  # it is cancelled when one call has succeeded
         self._is_forked = False
         self._done: dict[TaskChunk, None] = {}
         self._waiters: list[Parker] = []

@@ -307,6 +307,7 @@ def first_success(*fns: Callable[[], T], timeout: float | None = None, grace: fl
             group.cancel()
 
     group = TaskGroup(len(fns), timeout, "first_success", grace, on_error="collect")
+    group._book.ends_with_first = True
     try:
         with group:
             for fn in fns:
