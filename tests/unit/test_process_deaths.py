@@ -222,18 +222,21 @@ def test_killed_while_it_sends_a_result(file_gate: FileGate) -> None:
     engine.close()
 
 
-def test_a_copy_of_the_line_in_a_grandchild_does_not_hide_a_death() -> None:
+def test_a_copy_of_the_line_in_a_grandchild_does_not_hide_a_death(tmp_path: Path) -> None:
     """The call forks; the copy lives on, with all that was open, when the process dies."""
 
-    def call(_: int) -> None:
-        if os.fork() == 0:
-            time.sleep(PATIENCE_SECONDS / 2)
-            os._exit(0)
+    def call(path: Path) -> None:
+        if (pid := os.fork()) == 0:
+            time.sleep(1000)
+        path.write_text(str(pid))
         os._exit(4)
 
-    (outcome,) = in_processes(call, [1]).outcomes()
+    (outcome,) = in_processes(call, [tmp_path / "copy"]).outcomes()
 
     assert isinstance(outcome.error, treadle.ProcessDied)
+    copy = int((tmp_path / "copy").read_text())
+    assert is_alive(copy), "it was not waited for"
+    os.kill(copy, signal.SIGKILL)
 
 
 def test_the_keeper_may_be_killed() -> None:
@@ -279,6 +282,19 @@ def test_a_call_that_ignores_every_signal_is_killed_when_the_run_is_closed(file_
 
     wait_until_gone(*pids)
     assert run.stats.abandoned == 0
+
+
+def test_a_task_that_is_cancelled_and_does_not_heed_it_is_killed(file_gate: FileGate) -> None:
+    """Its executor goes on."""
+    with treadle.PoolExecutor(max_workers=1, engine="processes", grace=0.05) as pool:
+        deaf = pool.submit(file_gate.hold)
+        pids = file_gate.wait_for_arrivals()
+
+        assert not deaf.cancel()
+        wait_until(deaf.cancelled)
+
+        assert pool.submit(abs, -1).result() == 1
+    wait_until_gone(*pids)
 
 
 def test_what_a_killed_call_had_started_is_killed_with_it(tmp_path: Path) -> None:
@@ -522,6 +538,24 @@ def test_restarts_leak_no_descriptor(count: int, end: str) -> None:
 
     _wait_for_no_children()
     assert descriptors() == before
+
+
+def test_a_process_has_nothing_of_the_others(file_gate: FileGate) -> None:
+    """One that held another's line or leash would keep it from being noticed that it is closed."""
+
+    def count(item: object) -> int:
+        found = len(os.listdir("/proc/self/fd"))
+        file_gate.hold(item)
+        return found
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("there is nothing to count them by")
+    with treadle.PoolExecutor(max_workers=3, engine="processes") as pool:
+        tasks = [pool.submit(count, item) for item in range(3)]
+        file_gate.wait_for_arrivals(3)
+        file_gate.open()
+
+        assert len({task.result() for task in tasks}) == 1
 
 
 def _children_of_keeper() -> list[int]:

@@ -389,6 +389,19 @@ def test_what_calls_print_goes_to_standard_error() -> None:
     assert sorted(err.splitlines()) == ["complained", "printed 1", "written"]
 
 
+def test_standard_error_is_the_one_of_the_moment(tmp_path: Path) -> None:
+    """Not that of the time when the first process was started."""
+    source = f"""
+        import os, treadle
+        list(treadle.map(print, ["before"], engine="processes"))
+        os.dup2(os.open({str(tmp_path / "log")!r}, os.O_CREAT | os.O_WRONLY), 2)
+        list(treadle.map(print, ["after"], engine="processes"))
+    """
+
+    assert run_program(source) == ""
+    assert (tmp_path / "log").read_text() == "after\n"
+
+
 def test_standard_input_is_left_alone() -> None:
     source = """
         import sys, treadle

@@ -19,7 +19,6 @@ import struct
 import sys
 import time
 from dataclasses import dataclass
-from types import ModuleType
 
 LOOK = b"l"
 KILL = b"k"
@@ -243,12 +242,7 @@ def main() -> None:
 
 
 def _get_ready() -> None:
-    """Import what every process needs, and put an empty module in the place of the program's own."""
+    """Import what every process needs."""
     from treadle._engines.process_pickling import find_cloudpickle
 
     find_cloudpickle()
-    _kept.append(sys.modules["__main__"])
-    sys.modules["__main__"] = ModuleType("__main__")
-
-
-_kept: list[ModuleType] = []
