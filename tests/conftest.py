@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.displays import virtual_display
-from tests.displays import virtual_display
 from treadle._engines import process_start
 from treadle._run import to_thread
 from treadle.testing import assert_no_leaked_threads
@@ -58,23 +57,6 @@ def _children() -> set[str]:
 def _children_of(pid: int) -> set[str]:
     listing = Path(f"/proc/{pid}/task/{pid}/children")
     return set(listing.read_text().split()) if listing.exists() else set()
-
-
-@pytest.fixture(scope="session")
-def _display() -> Iterator[str | None]:
-    """Start one display for all tests: of the session, so that no test is held to its process."""
-    with virtual_display() as name:
-        yield name
-
-
-@pytest.fixture
-def display(_display: str | None, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the name of a display, which is in the environment too; skip the test where none can be started."""
-    pytest.importorskip("tkinter")
-    if _display is None:
-        pytest.skip("no display: install xvfb")
-    monkeypatch.setenv("DISPLAY", _display)
-    return _display
 
 
 @pytest.fixture(scope="session")
