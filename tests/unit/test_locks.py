@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import pickle
 import random
 import re
@@ -358,6 +359,47 @@ def test_a_thread_that_dies_with_the_lock_in_hand_while_others_wait(monkeypatch:
     holder.join()
 
     assert all(isinstance(other.join().error, treadle.Deadlock) for other in others)
+
+
+def test_a_long_wait_looks_at_the_holder_often_and_for_a_circle_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands may wait, each for the next: if all of them searched all the time, nothing else would be done."""
+    looks: list[object] = []
+    searches: list[object] = []
+    check, check_holder = wait_graph.Wait.check, locks._OwnedLock._check_holder
+    monkeypatch.setattr(locks, "LOOK_UP_SECONDS", 0.0001)
+    monkeypatch.setattr(locks._OwnedLock, "_check_holder", lambda lock: looks.append(check_holder(lock)))
+    monkeypatch.setattr(wait_graph.Wait, "check", lambda wait: searches.append(check(wait)))
+    lock = treadle.Lock()
+
+    with lock:
+        other = Other(lambda: lock.acquire())
+        wait_until(lambda: len(looks) >= 200)
+        assert len(searches) <= 10
+
+    other.join()
+
+
+@each_kind
+def test_a_condition_that_cannot_have_its_lock_back_does_not_hide_why(make: Callable[[], AnyLock]) -> None:
+    """The block is left by the deadlock, and not by an error of the lock that there is nothing to give back."""
+    lock, other = make(), treadle.Lock("other")
+
+    with pytest.raises(treadle.Deadlock), other, lock:
+        state = lock._release_save()  # as Condition.wait() does it
+        rival, go_on = start_with(lock, other)
+        go_on.set()
+        rival.wait_until_it_waits()
+        lock._acquire_restore(state)
+
+    assert rival.join().value == "had both"
+
+
+@pytest.mark.parametrize("act", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize("make", KINDS)
+def test_a_lock_is_not_copied(make: Callable[[], AnyLock], act: Callable[[Any], Any]) -> None:
+    """Two that share a half of what they are would keep nobody out."""
+    with pytest.raises(TypeError, match=f"a treadle.{make.__name__} cannot be copied or pickled"):
+        act(make())
 
 
 def test_ctrl_c_ends_the_wait_of_the_main_thread() -> None:

@@ -15,11 +15,14 @@ from treadle._sync import cancelling
 from treadle._sync.circle import gone, name_of, taken_twice
 from treadle._sync.parker import Parker
 from treadle._sync.raw import owner_and_count
+from treadle._sync.shared import Shared
 from treadle._sync.wait_graph import GOES_ON, Needs, Wait, is_gone
-from treadle.errors import InvalidArgument, WrongType
+from treadle.errors import Deadlock, InvalidArgument, WrongType
 
-# A thread that waits looks up so often whether the lock's holder is still alive.
+# A thread that waits looks up so often whether the lock's holder is still alive; after so many times, at most, it looks
+# for a circle once more.
 LOOK_UP_SECONDS = 1.0
+MAX_LOOKS = 64
 
 
 class _Waiter(Parker):
@@ -32,7 +35,7 @@ class _Waiter(Parker):
         self.process = os.getpid()
 
 
-class _OwnedLock:
+class _OwnedLock(Shared):
     """What both kinds have in common.
 
     Who holds the lock is known to the interpreter's own RLock below, which sets it in one step with taking it, and
@@ -107,6 +110,8 @@ class _OwnedLock:
     ) -> None:
         try:
             self._release()
+        except RuntimeError:
+            self._check_excuse(error)
         finally:
             if self._line:
                 self._wake_next()
@@ -122,6 +127,11 @@ class _OwnedLock:
         """Return what it is, and where it was made."""
         name = "" if self._name is None else f" {self._name!r}"
         return f"{self.kind}{name} made at {self._made_at}"
+
+    def _check_excuse(self, error: BaseException | None) -> None:
+        """Raise that it is not ours to give back, unless ``error`` says why: a condition could not have it back."""
+        if not isinstance(error, Deadlock | KeyboardInterrupt):
+            raise  # noqa: PLE0704  # what is handled by whoever asks
 
     # What threading.Condition asks
 
@@ -177,12 +187,17 @@ class _OwnedLock:
     def _wait_in_line(self, waiter: _Waiter, timeout: float | None, is_cancellable: bool) -> bool:
         wait_a_while = cancelling.wait if is_cancellable else Parker.wait_watchfully
         deadline = None if timeout is None else clock.now() + timeout
+        looks = 1
         with Wait(self, waiter, timeout, is_cancellable) as wait:
             while not self._take():
                 if deadline is None:
                     wait.check()
-                    self._check_holder()
-                    wait_a_while(waiter, None, LOOK_UP_SECONDS)
+                    # Whoever closes a circle looks for it. So this does seldom: thousands may wait, each for the next.
+                    for _ in range(looks):
+                        self._check_holder()
+                        if wait_a_while(waiter, None, LOOK_UP_SECONDS):
+                            break
+                    looks = min(2 * looks, MAX_LOOKS)
                 elif (left := deadline - clock.now()) > 0:
                     wait_a_while(waiter, left)
                 else:
@@ -309,7 +324,7 @@ class Lock(_OwnedLock):
             self._release()
         except RuntimeError:  # it is another thread's
             self._is_free = False
-            raise
+            self._check_excuse(error)
         finally:
             if self._line:
                 self._wake_next()
