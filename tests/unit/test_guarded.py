@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import operator
+import pickle
 import signal
 import sys
 import threading
@@ -222,6 +224,21 @@ def test_a_function_that_uses_the_value_it_updates_is_told() -> None:
         counter.update(lambda value: value + counter.copy())
 
     assert counter.copy() == 0
+
+
+def test_to_wait_in_its_own_block_is_a_deadlock_whatever_time_there_is() -> None:
+    """``wait_for()`` of the handle gives the lock back, that of the value itself cannot."""
+    counter = treadle.Guarded(0)
+
+    with counter, pytest.raises(treadle.Deadlock):
+        counter.wait_for(lambda _: True, timeout=3600)
+
+
+@pytest.mark.parametrize("act", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_it_is_not_copied_with_its_lock(act: Callable[[Any], Any]) -> None:
+    """Both would guard the same list with the same lock, and neither would see what the other sets."""
+    with pytest.raises(TypeError, match=r"a treadle.Guarded cannot be copied or pickled"):
+        act(treadle.Guarded([]))
 
 
 def test_two_values_taken_in_both_orders_are_a_deadlock_told_to_the_last() -> None:

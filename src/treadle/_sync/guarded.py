@@ -13,8 +13,10 @@ from treadle._core import clock
 from treadle._core.describe import describe_function
 from treadle._core.settings import check_callable, check_seconds
 from treadle._sync import cancelling
+from treadle._sync.circle import taken_twice
 from treadle._sync.locks import Lock
 from treadle._sync.parker import Parker
+from treadle._sync.shared import Shared
 from treadle.errors import NotHeld
 
 T = TypeVar("T")
@@ -30,7 +32,7 @@ class _ItsLock(Lock):
     __slots__ = ()
 
 
-class Guarded(Generic[T]):
+class Guarded(Shared, Generic[T]):
     """A value that is reachable only while its lock is held, so that nobody forgets the lock.
 
     ``with guarded as handle:`` gives the block a handle, whose ``value`` can be read, assigned to and changed in
@@ -191,6 +193,8 @@ class Guarded(Generic[T]):
     def _look(self, predicate: Callable[[T], object], place: Parker, deadline: float) -> bool:
         """Tell whether it has come to that; if not, ``place`` is woken by the next change."""
         left = _left(deadline)
+        if self._lock._is_owned():  # whatever time it has, it would not come
+            raise taken_twice(self._lock.describe(), self._lock.instead)
         if not self._lock.acquire(timeout=-1 if left is None else min(left, threading.TIMEOUT_MAX)):
             raise TimeoutError(f"{self._lock.describe()}, which guards the value, was not free in time")
         try:
