@@ -5,7 +5,9 @@ Orders are forced: a thread stands in line before the next step is made, as the 
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import queue
 import random
 import signal
@@ -61,6 +63,16 @@ def assert_nobody_waits(channel: treadle.Channel[Any]) -> None:
 
 
 # The queue
+
+
+@pytest.mark.parametrize("act", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_neither_it_nor_an_end_of_it_is_copied(act: Callable[[Any], Any]) -> None:
+    """A copy would share the items, and not know that the other was closed."""
+    channel = treadle.Channel[int](1)
+
+    for each in (channel, channel.producer()):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            act(each)
 
 
 def test_items_come_out_in_the_order_in_which_they_were_put() -> None:

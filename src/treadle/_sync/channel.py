@@ -13,6 +13,7 @@ from treadle._core.settings import check_count, check_seconds
 from treadle._sync.line import NOTHING_YET, Line, Nothing
 from treadle._sync.parker import Parker
 from treadle._sync.producer import Producer
+from treadle._sync.shared import Shared
 from treadle.errors import ChannelClosed
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class _End(NamedTuple):
     error: BaseException | None = None
 
 
-class Channel(Generic[T]):
+class Channel(Shared, Generic[T]):
     """A bounded queue between threads: any number of them put items in, any number take them out.
 
     First in, first out; each item is taken exactly once. It never holds more than ``maxsize`` items, so producers

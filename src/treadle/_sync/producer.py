@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
+from treadle._sync.shared import Shared
 from treadle.errors import ChannelClosed
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Producer(Generic[T]):
+class Producer(Shared, Generic[T]):
     """One producer's end of a channel, from ``Channel.producer()``; its ``with`` block closes it.
 
     When the last end is closed, the channel is. If one of them left its block by an exception, the items are not
