@@ -106,6 +106,12 @@ class Muster:
         """Tell whether there are more workers than there should be."""
         return len(self.workers) > self._max_workers
 
+    def resize(self, max_workers: int) -> None:
+        """Have at most so many workers from now on. Those beyond leave when they come for work."""
+        with self.lock:
+            self._max_workers = max_workers
+        self.send_help()
+
     # Sending help
 
     def send_help(self) -> None:
