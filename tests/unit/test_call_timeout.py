@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ import pytest
 import treadle
 from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import PLACES, RESULTS, Calls, wait_until
+from treadle._crew.policy import Policy
+from treadle._crew.watch import Watch
+from treadle._sync import timekeeper
 from treadle.testing import ManualClock
 
 LIMIT = 10.0
@@ -588,3 +592,22 @@ def test_a_run_closed_beside_its_consumer_does_not_wait_out_its_grace(clock: Man
 
     assert not closer.is_alive()
     assert (run.stats.succeeded, run.stats.abandoned) == (2, 0)
+
+
+def test_calls_are_watched_again_after_a_timer_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For want of a thread, say: the next call sets a timer, although the one before was to go off no later."""
+    asked: list[float] = []
+
+    def refuse(when: float, _: object) -> None:
+        asked.append(when)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(timekeeper, "call_at", refuse)
+    crew: Any = SimpleNamespace(lock=threading.Lock())
+    attempts: Any = SimpleNamespace(policy=Policy(LIMIT), seconds=[])
+    watch = Watch(crew, attempts, "test")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            watch.note_begun(0.0)
+
+    assert asked == [LIMIT, LIMIT]

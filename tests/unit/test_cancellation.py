@@ -16,7 +16,7 @@ import pytest
 
 import treadle
 from tests.calls import FOR_EVER_SECONDS, Nap
-from tests.conftest import Gate
+from tests.conftest import PATIENCE_SECONDS, Gate
 from treadle._core.cancellation import current_scope
 from treadle.testing import ManualClock
 
@@ -839,3 +839,27 @@ def _leaves_no_scope() -> Iterator[None]:
     """Whatever a test does, the main thread is in no scope afterwards."""
     yield
     assert current_scope() is None
+
+
+def test_a_log_that_fails_keeps_no_other_callback_from_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those for a cancellation nor those of a task that is done."""
+    begun, woken, done = threading.Event(), threading.Event(), threading.Event()
+
+    def fail(*_: object) -> None:
+        raise ValueError("bad")
+
+    def wait_to_be_woken() -> bool:
+        with treadle.on_cancel(woken.set), treadle.on_cancel(fail):  # the latest is called first
+            begun.set()
+            return woken.wait(PATIENCE_SECONDS)
+
+    monkeypatch.setattr(logging.getLogger("treadle"), "handle", fail)
+    with treadle.TaskGroup() as group:
+        task = group.submit(wait_to_be_woken)
+        task.add_done_callback(fail)
+        task.add_done_callback(lambda _: done.set())
+        begun.wait()
+        group.cancel()
+
+    assert woken.is_set()
+    assert done.is_set()

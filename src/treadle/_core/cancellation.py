@@ -15,9 +15,9 @@ from itertools import count
 from typing import Any, Protocol
 
 from treadle._core.coroutine import go_inside, inside
+from treadle._core.tell import tell
 from treadle.errors import Cancelled
 
-_logger = logging.getLogger("treadle")
 _keys = count()
 
 WAKE_AT_ONCE = 16
@@ -42,7 +42,7 @@ class Registration:
         try:
             self._callback()
         except BaseException as error:
-            _logger.exception("a callback for a cancellation failed")
+            tell(logging.ERROR, "a callback for a cancellation failed", error=error)
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise
         finally:

@@ -68,10 +68,9 @@ class Watch:
         """See to it that the timer goes off at ``when``, if not before. Under the crew's lock."""
         if self._due <= when:
             return
-        if self._timer is not None:
-            self._timer.cancel()
+        self.rest()
+        self._timer = timekeeper.call_at(when, self._look)  # may find no thread: then the next call tries again
         self._due = when
-        self._timer = timekeeper.call_at(when, self._look)
 
     def note_told(self, at: float) -> None:
         """Take note that a call was asked to end, by somebody else. Under the crew's lock."""

@@ -14,6 +14,7 @@ from treadle._core import clock
 from treadle._core.cancellation import check_cancelled, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, cut_our_frames, describe, describe_function
+from treadle._core.tell import tell
 from treadle._core.trial import Trial
 from treadle._crew.room import making_room, run_here
 from treadle._engines.engine import never_awaited
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from treadle._run.task_book import TaskBook
 
 T = TypeVar("T")
-
-_logger = logging.getLogger("treadle")
 
 _Answer = tuple[Any, BaseException | None, str]  # result, error, state
 
@@ -257,7 +256,7 @@ class Task(Future[T]):
             try:
                 callback(self)
             except BaseException as error:
-                _logger.exception("a done-callback of %r failed", self)
+                tell(logging.ERROR, "a done-callback of %r failed", self, error=error)
                 if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                     interrupt = error
         if interrupt is not None:
