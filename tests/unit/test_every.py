@@ -723,7 +723,7 @@ def test_it_is_stopped_with_the_group_it_was_started_in() -> None:
 def test_one_that_was_stopped_is_not_held_by_the_group_it_was_started_in() -> None:
     """A group may go on for as long as the program, and start and stop many."""
     with treadle.TaskGroup():
-        with treadle.every(3600, list) as monitor:
+        with treadle.every(3600, lambda: None) as monitor:
             monitor.wait_next()
         alive = weakref.ref(monitor)
         del monitor
