@@ -38,6 +38,7 @@ class Trial:
         is_last: Whoever asked for the call has cancelled it, so there is no further attempt, whatever it raises.
         original: This is the second call; the account knows that one's chunk.
         is_killed: It did not end when told to, and its engine was told to end it by force.
+        is_throttled: What came back meant "slow down".
     """
 
     places: tuple[Any, ...] = ()
@@ -54,6 +55,7 @@ class Trial:
     is_told: bool = False
     is_last: bool = False
     is_killed: bool = False
+    is_throttled: bool = False
 
     @property
     def attempts(self) -> int:

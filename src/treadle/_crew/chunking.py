@@ -70,15 +70,20 @@ class ChunkSizer:
     ) -> None:
         self.pace = pace
         self._lead = lead
-        self._max_workers = max_workers
         self._chunksize = chunksize
         self._buffersize = buffersize
-        fair_share = MAX_CHUNK_ITEMS if buffersize is None else (max_workers + buffersize) // (2 * max_workers)
-        self._largest = max(1, min(MAX_CHUNK_ITEMS, fair_share))
+        self.resize(max_workers)
         self._adaptive = 1
         self._seen = 0  # calls since one last knew nothing
         self.was_ever_large = (chunksize or 1) > 1
         self.mean: float | None = None  # seconds a call, lately; None: not known (any more)
+
+    def resize(self, max_workers: int) -> None:
+        """Go by another number of workers from now on."""
+        self._max_workers = max_workers
+        buffersize = self._buffersize
+        fair_share = MAX_CHUNK_ITEMS if buffersize is None else (max_workers + buffersize) // (2 * max_workers)
+        self._largest = max(1, min(MAX_CHUNK_ITEMS, fair_share))
 
     @property
     def size(self) -> int:

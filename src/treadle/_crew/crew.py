@@ -17,10 +17,12 @@ from treadle._core.chunk import Chunk
 from treadle._crew.account import Account, Nobody
 from treadle._crew.attempts import Attempts
 from treadle._crew.chunking import ChunkSizer
+from treadle._crew.controller import Knee
 from treadle._crew.muster import Muster
 from treadle._crew.policed import police
 from treadle._crew.policy import Policy
 from treadle._crew.room import Room
+from treadle._crew.tuner import Tuner
 from treadle._crew.watch import Watch
 from treadle._crew.worker import ThreadWorker, Worker
 from treadle._sync import timekeeper
@@ -84,6 +86,11 @@ class Crew(Muster):
         """Say how engines and workers are made, where the crew was not told; before anything is submitted to it."""
         self._make_engine = make_engine
         self._make_worker = make_worker
+
+    def tune(self, knee: Knee) -> None:
+        """Have as many workers as ``knee`` says, from now on."""
+        self.tuner = Tuner(self, knee)
+        self.tuner.follow()
 
     def _hire(self, number: int) -> Worker:
         assert self._make_engine is not None
@@ -267,6 +274,11 @@ class Crew(Muster):
             worker.is_on_its_way = False
             if self._on_its_way is worker:
                 self._on_its_way = None
+            is_surplus = self.has_surplus()
+            if is_surplus:
+                chunk, is_surplus = self.room.take_awaited(worker)
+            if is_surplus:
+                return None if chunk is None else self._take_on(worker, chunk)
             chunk = self._take()
         chunk = chunk or self._look_for_work(worker)
         return chunk if chunk is None or chunk is NOTHING_YET else self._take_on(worker, chunk)
@@ -289,6 +301,8 @@ class Crew(Muster):
         """Let ``worker`` have ``chunk`` in its hands."""
         chunk.begun = perf_counter()
         worker.chunk = chunk
+        if self.tuner is not None:
+            self.tuner.note_begun()
         if self.is_stopping:  # maybe since before stop(), or even abandon(), could see what we took
             with self.lock:
                 if chunk.start >= self._keep_before:
@@ -366,6 +380,7 @@ class Crew(Muster):
 
     def hand_in(self, worker: Worker, chunk: Chunk) -> None:
         """Take what ``worker`` has finished, and pass it on to the account, if it is final."""
+        tuner, calls = self.tuner, len(chunk.results)
         if self.sizer.is_learning:
             chunk.ended = perf_counter()
             self.sizer.observe(chunk)
@@ -376,6 +391,8 @@ class Crew(Muster):
             self._settle(chunk, worker)
             worker.chunk = None
             self.account.note_handed_in()
+        if tuner is not None:
+            tuner.note_done(worker, chunk, calls)
 
     def _settle(self, chunk: Chunk, worker: Worker | None = None) -> None:
         """Settle what is not a plain success. ``worker``: who made the call, unless it was left behind."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from time import perf_counter
@@ -13,6 +14,7 @@ from treadle._crew.account import Account
 from treadle._crew.attempts import Attempts
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.room import Room
+from treadle._crew.tuner import Tuner
 from treadle._crew.worker import Worker
 
 _logger = logging.getLogger("treadle")
@@ -31,10 +33,12 @@ class Muster:
         self.account = account
         self.room = room
         self.attempts: Attempts | None = None
+        self.tuner: Tuner | None = None  # where the number of workers is not fixed
         self.workers: dict[Worker, None] = {}
         self.is_stopping = False
         self._name = name
         self._max_workers = max_workers
+        self._most_workers: float = math.inf  # that the system gives threads for
         self._queue: deque[Chunk] = deque()
         self._idle: list[Worker] = []
         self._on_its_way: Worker | None = None
@@ -98,6 +102,15 @@ class Muster:
         """Return about how many workers are at work."""
         return len(self.workers) - len(self._idle)
 
+    def at_work(self) -> int:
+        """Return about how many workers have begun to make calls, and are not idle."""
+        return self.busy() - self._opening - (self._on_its_way is not None)
+
+    @property
+    def max_workers(self) -> int:
+        """How many workers there may be now, but for those on lent places."""
+        return self._max_workers
+
     def chunks_in_hand(self) -> list[Chunk]:
         """Return the chunks whose calls are being made."""
         return [chunk for worker in list(self.workers) for chunk in worker.in_hand()]
@@ -106,11 +119,23 @@ class Muster:
         """Tell whether there are more workers than there should be."""
         return len(self.workers) > self._max_workers
 
-    def resize(self, max_workers: int) -> None:
-        """Have at most so many workers from now on. Those beyond leave when they come for work."""
+    def resize(self, max_workers: int) -> int:
+        """Have at most so many workers from now on, or as the system has threads, and return how many that is.
+
+        Of those beyond, idle ones leave at once, the others when they come for work.
+        """
         with self.lock:
-            self._max_workers = max_workers
+            before, self._max_workers = self._max_workers, int(min(max_workers, self._most_workers))
+            surplus = [] if self.is_stopping else self._idle[: max(0, len(self.workers) - self._max_workers)]
+            for worker in surplus:
+                worker.is_idle = False
+                self._idle.remove(worker)
+            if self._max_workers > before:
+                self.account.note_grown()
+        for worker in surplus:
+            worker.parker.wake()
         self.send_help()
+        return self._max_workers
 
     # Sending help
 
@@ -187,7 +212,7 @@ class Muster:
             self.workers.pop(worker, None)
             enough = len(self.workers)
             is_news = enough < self._max_workers
-            self._max_workers = max(1, enough)
+            self._most_workers = self._max_workers = max(1, enough)
             if enough == 0:
                 self.account.note_broken(error)
         if enough and is_news:

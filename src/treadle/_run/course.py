@@ -327,6 +327,11 @@ class Course:
         """Let whoever waits for quiet look again."""
         self._wake()
 
+    def note_grown(self) -> None:
+        """Let whoever takes items look again."""
+        self._wake()
+        self.intake.wake()
+
     def note_left(self) -> None:
         """Seal when the last worker of a run without an owner has left."""
         self._stragglers.log()

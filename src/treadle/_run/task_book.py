@@ -373,6 +373,9 @@ class TaskBook:
         """Let whoever waits look again."""
         self._wake()
 
+    def note_grown(self) -> None:
+        """Do nothing: nobody looks for tasks."""
+
     def note_left(self) -> None:
         """Let whoever waits look again, and end what a broken crew will never begin."""
         self._stragglers.log()

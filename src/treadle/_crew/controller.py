@@ -1,0 +1,389 @@
+"""How many workers: finds the knee of throughput, beyond which more of them only wait for one another.
+
+The idea is that of BBR (Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue, 2016), with calls for
+packets: what is worth having is the best rate seen, times what a call takes while nothing is in its way. Latency
+alone would not do, as items differ; nor would waiting for errors, as most servers only get slower.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# Enough to see something, and harmless to nearly everybody.
+START_WORKERS = 16
+MAX_WORKERS = 256
+# A window has at least so many calls, and one for each worker; up to so many times that, where they are unlike.
+WINDOW_CALLS = 8
+MAX_WINDOWS = 4
+# Workers with less to do than this were not what limited the rate.
+BUSY_SHARE = 0.85
+# So much of the processors busy means that these are what workers share.
+COMPUTING_CORES = 0.7
+LOOK_AT_CORES_CALLS = 4
+# Twice the workers have to bring so much more.
+WORTH_DOUBLING = 0.25
+HARDLY_ANY_GAIN = 0.10
+HEADROOM = 1.1
+BEARABLE_LOSS = 0.05
+HOLD_SECONDS = 4.0
+HOLD_LONGER = 1.5
+MAX_HOLD_SECONDS = 15.0
+# How much of the last window is in the rate that others are compared with.
+MEMORY = 0.3
+# Calls that became so much faster by themselves are a reason to probe before it is time.
+SURPRISE = 0.05
+SURPRISE_SECONDS = 1.0
+# A quarter more is to bring half of that.
+WORTH_KEEPING = 0.5
+# After an answer that means "slow down".
+BACK_OFF = 0.7
+DEAF_SECONDS = 0.1
+DEAF_LATENCIES = 2.0
+BELOW_CEILING = 0.95
+CEILING_SECONDS = 20.0
+MAX_CEILING_SECONDS = 300.0
+# Rates below half of what they were, three windows long.
+COLLAPSE = 0.5
+COLLAPSED_WINDOWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What a number of workers came to: calls a second, and how far off that may be, as a share of it."""
+
+    workers: int
+    rate: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a controller has learnt, for the next one.
+
+    Attributes:
+        workers: The number to begin with.
+        is_settled: More of them brought nothing; otherwise it was still growing.
+    """
+
+    workers: int
+    is_settled: bool
+
+
+@dataclass(slots=True)
+class Window:
+    """Calls that began since the number of workers changed last, and have ended."""
+
+    reports: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+    squares: float = 0.0
+    busy: float = 0.0
+    cores: float = 0.0
+
+    def add(self, seconds: float, calls: int, busy: int, cores: float) -> None:
+        """Take note of ``calls`` that took so many ``seconds`` one after the other."""
+        self.reports += 1
+        self.calls += calls
+        self.seconds += seconds
+        self.squares += seconds * seconds
+        self.busy += busy
+        self.cores += cores
+
+    @property
+    def latency(self) -> float:
+        """Seconds a call, on the average; those that came to nothing count for the time alone."""
+        return self.seconds / max(self.calls, 0.5)
+
+    @property
+    def mean_busy(self) -> float:
+        """Workers at work, on the average."""
+        return self.busy / self.reports
+
+    @property
+    def rate(self) -> float:
+        """Calls a second, by Little's law."""
+        return self.mean_busy / max(self.latency, 1e-9)
+
+    @property
+    def error(self) -> float:
+        """How far the rate may be off: its standard error, as a share of it."""
+        mean = self.seconds / self.reports
+        variance = max(0.0, self.squares / self.reports - mean * mean)
+        return math.sqrt(variance / self.reports) / max(mean, 1e-9)
+
+    @property
+    def computing(self) -> float:
+        """How many cores the calls keep busy."""
+        return self.cores / max(self.seconds, 1e-9) * self.mean_busy
+
+
+class Knee:
+    """Tells the number of workers, given every call that has ended. Has no thread, no lock and no clock.
+
+    - *growing*: the number doubles while that brings a quarter more; when it does not, it is what the best rate needs.
+    - *shrinking*: the first doubling brought nothing, so fewer may do as well.
+    - *holding*, for some seconds, and then *probing*: a quarter more and a quarter less, in turn.
+
+    Args:
+        start: The number to begin with.
+        most: The number never to go beyond.
+        cores: That this process may use.
+        lesson: What an earlier one has learnt.
+    """
+
+    def __init__(
+        self, start: int = START_WORKERS, most: int = MAX_WORKERS, cores: int = 1, lesson: Lesson | None = None
+    ) -> None:
+        self.most = most
+        self.workers = min(start if lesson is None else lesson.workers, most)
+        self.reason = "as at the last time" if lesson else "to begin with"
+        self._cores = cores
+        self._is_fresh = lesson is None  # nothing is known yet
+        self._decide: Callable[[Window, float], None] = self._grow
+        self._since = -math.inf  # calls that began before this say nothing of the present number
+        self._window = Window()
+        self._base: Level | None = None  # the best number so far
+        self._best_rate = 0.0
+        self._latency = math.inf  # of a call while nothing is in its way
+        self._hold_seconds = HOLD_SECONDS
+        self._hold_until = math.inf
+        self._grows_next = True
+        self._slow_windows = 0
+        self._has_collapsed = False
+        self._ceiling = math.inf
+        self._ceiling_until = -math.inf
+        self._ceiling_seconds = CEILING_SECONDS / 2
+        self._deaf_until = -math.inf
+        if lesson is not None and lesson.is_settled:
+            self._decide = self._hold
+
+    @property
+    def lesson(self) -> Lesson | None:
+        """What the next one may begin with; None: nothing was learnt."""
+        if self._is_fresh:
+            return None
+        return Lesson(self.workers, self._decide != self._grow)
+
+    # What happens
+
+    def note(self, began: float, ended: float, calls: int, busy: int, cores: float = 0.0) -> None:
+        """Take note of calls that were made one after the other.
+
+        Args:
+            began: The first, in seconds of any clock that goes on evenly.
+            ended: The last.
+            calls: How many; 0 where they came to nothing, such as a refusal.
+            busy: How many workers were at work when they ended.
+            cores: Seconds of processor time that they took.
+        """
+        if began < self._since:
+            return
+        if busy > self.workers:  # some are to leave yet: what begins now still feels them
+            self._restart(ended)
+            return
+        window = self._window
+        window.add(max(ended - began, 1e-9), calls, busy, cores)
+        if self._is_fresh and window.reports >= LOOK_AT_CORES_CALLS and window.computing >= COMPUTING_CORES:
+            self._take_for_computing(ended)
+        elif window.reports >= max(WINDOW_CALLS, self.workers):
+            if window.mean_busy >= BUSY_SHARE * self.workers:
+                self._decide(window, ended)
+            else:  # something else is too slow for as many
+                self._restart(ended)
+
+    def note_throttled(self, now: float) -> None:
+        """Take note of an answer that means "slow down"."""
+        if now < self._deaf_until:
+            return
+        self._is_fresh = False
+        latency = self._window.latency if self._window.calls else self._latency
+        self._deaf_until = now + max(DEAF_SECONDS, DEAF_LATENCIES * latency if latency < math.inf else 0.0)
+        self._remember_ceiling(now)
+        self._set(int(BACK_OFF * self.workers), now, "some answers meant to slow down")
+        self._settle(now)
+
+    def limit(self, most: int) -> None:
+        """Take note that there can be no more than ``most`` workers."""
+        self.most = max(1, most)
+        self.workers = min(self.workers, self.most)
+
+    # Growing
+
+    def _grow(self, window: Window, now: float) -> None:
+        base = self._base
+        if base is None:
+            self._accept(window)
+            self._set(2 * self.workers, now, "as more brought more")
+            self._hold_if_at(window.mean_busy, now)
+            return
+        wanted = 1 + WORTH_DOUBLING * (self.workers / base.workers - 1)
+        if self._is_unclear(window, base, base.rate * wanted):
+            return
+        gain = window.rate / base.rate
+        if gain >= wanted:
+            self._accept(window)
+            self._set(2 * self.workers, now, "as more brought more")
+            self._hold_if_at(window.mean_busy, now)
+        elif self._is_fresh and gain < 1 + HARDLY_ANY_GAIN:
+            self._step_down(base.workers // 2, now)
+        else:
+            self._note_rate(window)
+            needed = math.ceil(HEADROOM * self._best_rate * self._latency)
+            self._set(min(max(needed, base.workers), self.workers), now, "more brought hardly more")
+            self._settle(now)
+        self._is_fresh = False
+
+    def _hold_if_at(self, workers: float, now: float) -> None:
+        """Hold if there can be no more than the ``workers`` that there were."""
+        if self.workers <= workers:
+            self.reason = "no more are allowed"
+            self._settle(now)
+
+    # Shrinking
+
+    def _take_for_computing(self, now: float) -> None:
+        """Begin with few: calls that compute share the processors, or the one GIL, and slow each other down."""
+        self._is_fresh = False
+        if self.workers > (few := min(2, self._cores)):
+            self._set(few, now, "calls compute rather than wait")
+
+    def _step_down(self, workers: int, now: float) -> None:
+        self._is_fresh = False
+        assert self._base is not None
+        if workers >= self._base.workers or workers < 1:
+            self._set(self._base.workers, now, "fewer brought less")
+            self._settle(now)
+        else:
+            self._set(workers, now, "more brought nothing")
+            self._decide = self._shrink
+
+    def _shrink(self, window: Window, now: float) -> None:
+        base = self._base
+        assert base is not None
+        wanted = self._best_rate * (1 - BEARABLE_LOSS)
+        if self._is_unclear(window, base, wanted):
+            return
+        was_half = self.workers <= base.workers // 2
+        if window.rate >= wanted:
+            self._accept(window)
+            self._step_down(self.workers // 2 if was_half else int(0.75 * self.workers), now)
+        elif was_half and int(0.75 * base.workers) > self.workers:
+            self._set(int(0.75 * base.workers), now, "more brought nothing")
+        else:
+            self._step_down(base.workers, now)
+
+    # Holding and probing
+
+    def _settle(self, now: float) -> None:
+        """Stay with this number for a while."""
+        self._decide = self._hold
+        self._base = None
+        self._slow_windows = 0
+        self._hold_until = now + self._hold_seconds
+
+    def _hold(self, window: Window, now: float) -> None:
+        if self._hold_until == math.inf:  # it began by holding
+            self._hold_until = now + self._hold_seconds
+        rate, base = window.rate, self._base
+        self._restart(now)
+        if base is None:
+            self._accept(window)
+            return
+        self._slow_windows = self._slow_windows + 1 if rate < COLLAPSE * base.rate else 0
+        if self._slow_windows >= COLLAPSED_WINDOWS:
+            self._collapse(now)
+            return
+        if not self._slow_windows:
+            self._has_collapsed = False
+            if self._is_better(window, base) and now >= self._hold_until - self._hold_seconds + SURPRISE_SECONDS:
+                self._grows_next = True  # there may be room for more now
+                self._hold_until = now
+            mean = (1 - MEMORY) * base.rate + MEMORY * rate
+            self._base = Level(self.workers, mean, math.sqrt(MEMORY / (2 - MEMORY)) * window.error)
+        if now >= self._hold_until:
+            self._probe(now)
+
+    def _is_better(self, window: Window, base: Level) -> bool:
+        """Tell whether calls have become faster by themselves."""
+        return window.rate > base.rate * (1 + max(SURPRISE, 2 * math.hypot(window.error, base.error)))
+
+    def _collapse(self, now: float) -> None:
+        """Halve the number, once, as what is asked has become much slower without a word."""
+        if not self._has_collapsed and self.workers > 1:
+            self._has_collapsed = True
+            self._remember_ceiling(now)
+            self._set(self.workers // 2, now, "calls had become much slower")
+        self._settle(now)
+
+    def _probe(self, now: float) -> None:
+        step = max(1, round(self.workers / 4))
+        for _ in range(2):
+            workers = self._within(self.workers + (step if self._grows_next else -step), now)
+            self._grows_next = not self._grows_next
+            if workers != self.workers:
+                self._set(workers, now, self.reason)
+                self._decide = self._compare
+                return
+        self._settle(now)
+
+    def _compare(self, window: Window, now: float) -> None:
+        base = self._base
+        assert base is not None
+        is_more = self.workers > base.workers
+        wanted = 1 + WORTH_KEEPING * (self.workers / base.workers - 1) if is_more else 1 - BEARABLE_LOSS
+        if self._is_unclear(window, base, base.rate * wanted):
+            return
+        if window.rate < base.rate * wanted:
+            self._hold_seconds = min(self._hold_seconds * HOLD_LONGER, MAX_HOLD_SECONDS)
+            self._set(base.workers, now, "neither more nor fewer were better")
+            self._settle(now)
+            return
+        self._hold_seconds = HOLD_SECONDS
+        self._best_rate, self._latency = 0.0, math.inf  # things have changed
+        self._accept(window)
+        if is_more:
+            self._decide = self._grow
+            self._set(2 * self.workers, now, "as more brought more")
+            self._hold_if_at(window.mean_busy, now)
+        else:
+            self._best_rate = max(self._best_rate, base.rate)
+            self._step_down(int(0.75 * self.workers), now)
+
+    # What all have in common
+
+    def _is_unclear(self, window: Window, base: Level, bound: float) -> bool:
+        """Tell whether the rate is too near to ``bound`` to say on which side of it, and more calls would help."""
+        if window.reports >= MAX_WINDOWS * max(WINDOW_CALLS, self.workers):
+            return False
+        return abs(window.rate / bound - 1) < math.hypot(window.error, base.error)
+
+    def _accept(self, window: Window) -> None:
+        self._base = Level(self.workers, window.rate, window.error)
+        self._note_rate(window)
+
+    def _note_rate(self, window: Window) -> None:
+        self._best_rate = max(self._best_rate, window.rate)
+        self._latency = min(self._latency, window.latency)
+
+    def _remember_ceiling(self, now: float) -> None:
+        is_again = now < self._ceiling_until + MAX_CEILING_SECONDS
+        self._ceiling_seconds = min(2 * self._ceiling_seconds, MAX_CEILING_SECONDS) if is_again else CEILING_SECONDS
+        self._ceiling = self.workers
+        self._ceiling_until = now + self._ceiling_seconds
+
+    def _within(self, workers: int, now: float) -> int:
+        most: float = self.most
+        if now < self._ceiling_until:
+            most = min(most, max(1, int(BELOW_CEILING * self._ceiling)))
+        return max(1, min(workers, int(most)))
+
+    def _set(self, workers: int, now: float, reason: str) -> None:
+        self.workers = self._within(workers, now)
+        self.reason = reason
+        self._restart(now)
+
+    def _restart(self, now: float) -> None:
+        self._since = now
+        self._window = Window()

@@ -1,0 +1,91 @@
+"""Has a crew follow a controller: passes on how its calls went, and sets the number of its workers."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from time import perf_counter, thread_time
+from typing import TYPE_CHECKING
+
+from treadle._core.chunk import Chunk
+from treadle._crew.controller import Knee
+from treadle._crew.worker import ThreadWorker, Worker
+
+if TYPE_CHECKING:
+    from treadle._crew.muster import Muster
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    began: float
+    ended: float
+    calls: int
+    busy: int
+    cores: float
+    is_throttled: bool
+
+
+class Tuner:
+    """Between a crew, whose workers report all at once, and a controller, which is told one thing after the other.
+
+    Nobody waits to report: whoever finds the controller free passes on what there is, the others leave theirs.
+
+    Args:
+        crew: Whose workers are many or few.
+        knee: Says how many.
+    """
+
+    def __init__(self, crew: Muster, knee: Knee) -> None:
+        self.knee = knee
+        self._crew = crew
+        self._reports: deque[_Report] = deque()
+        self._passing_on = threading.Lock()  # protects the controller; taken before the crew's
+        self._here = threading.local()  # this thread's processor time, when it began its chunk
+
+    def note_begun(self) -> None:
+        """Take note that a worker begins a chunk. On its thread."""
+        self._here.began = thread_time()
+
+    def note_done(self, worker: Worker, chunk: Chunk, calls: int) -> None:
+        """Take note that ``calls`` of a chunk were made, and settled. On the worker's thread, without a lock."""
+        if chunk.begun is None or worker.is_abandoned or worker.outer or self._crew.is_stopping:
+            return
+        cores = 0.0
+        if isinstance(worker, ThreadWorker):  # on a loop, all have one thread
+            cores = thread_time() - getattr(self._here, "began", 0.0)
+        is_throttled = chunk.trial is not None and chunk.trial.is_throttled
+        good = 0 if is_throttled else calls
+        ended = perf_counter() if chunk.ended is None else chunk.ended
+        self._reports.append(_Report(chunk.begun, ended, good, self._crew.at_work(), cores, is_throttled))
+        self._pass_on()
+
+    def note_lost(self) -> None:
+        """Take note that a call that was left behind meant to slow down."""
+        now = perf_counter()
+        self._reports.append(_Report(now, now, 0, 0, 0.0, is_throttled=True))
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        while self._reports and self._passing_on.acquire(blocking=False):
+            try:
+                while self._reports:
+                    self._tell(self._reports.popleft())
+                self.follow()
+            finally:
+                self._passing_on.release()
+
+    def _tell(self, report: _Report) -> None:
+        self.knee.note(report.began, report.ended, report.calls, report.busy, report.cores)
+        if report.is_throttled:
+            self.knee.note_throttled(report.ended)
+
+    def follow(self) -> None:
+        """Let the crew have as many workers as the controller says."""
+        crew, knee = self._crew, self.knee
+        if crew.max_workers == knee.workers:
+            return
+        crew.sizer.resize(knee.workers)  # first the bound: who hears of more workers takes more items
+        if crew.resize(knee.workers) < knee.workers:  # the system gives no more threads
+            knee.limit(crew.max_workers)
+            crew.sizer.resize(crew.max_workers)
