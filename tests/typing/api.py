@@ -174,7 +174,7 @@ def a_task_has_the_type_of_its_result() -> None:
 
 
 def submitted_arguments_are_checked(group: treadle.TaskGroup) -> None:
-    group.submit(len, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    group.submit(len, 3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
 def first_success_returns_what_its_functions_do() -> None:

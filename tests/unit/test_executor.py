@@ -117,7 +117,7 @@ def test_what_is_to_be_awaited_is_refused_where_calls_are_made_on_threads() -> N
 
     with treadle.PoolExecutor(engine="threads") as pool:
         with pytest.raises(treadle.WrongType, match="fn must be callable"):
-            pool.submit("abs")  # type: ignore[arg-type]  # that is the test
+            pool.submit("abs")  # type: ignore[call-overload]  # that is the test
         with pytest.raises(treadle.WrongType, match="the coroutine function"):
             pool.submit(coroutine_function)
         assert pool.stats.taken == 0

@@ -85,7 +85,7 @@ def test_a_process_that_dies_is_one_failed_call(death: Any, words: str) -> None:
 
 def test_an_executor_goes_on_after_a_process_has_died() -> None:
     with treadle.PoolExecutor(max_workers=1, engine="processes") as pool:
-        dead = pool.submit(os._exit, 1)
+        dead: treadle.Task[object] = pool.submit(os._exit, 1)
         after = pool.submit(abs, -1)
 
         assert isinstance(dead.exception(), treadle.ProcessDied)

@@ -177,7 +177,7 @@ def test_what_is_to_be_awaited_is_refused_where_calls_are_made_on_threads() -> N
         with pytest.raises(treadle.WrongType, match="coroutine function coroutine"):
             group.submit(coroutine)
         with pytest.raises(treadle.WrongType, match="fn must be callable"):
-            group.submit(3)  # type: ignore[arg-type]  # what this is about
+            group.submit(3)  # type: ignore[call-overload]  # what this is about
 
     assert group.stats.taken == 0
 

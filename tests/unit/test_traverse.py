@@ -354,7 +354,7 @@ def test_nodes_that_cannot_be_hashed_ask_for_a_key() -> None:
     with pytest.raises(treadle.WrongType, match=r"a node must be hashable, unless key= returns what tells it"):
         list(treadle.traverse(lambda _: [], [["a"]]))
     with pytest.raises(treadle.WrongType, match=r"a node must be hashable, .* not \['b'\] \(list\)"):
-        list(treadle.traverse(lambda _: [["b"]], ["a"]))  # type: ignore[list-item]
+        list(treadle.traverse(lambda _: [["b"]], ["a"]))  # type: ignore[arg-type, return-value]
     with pytest.raises(treadle.WrongType, match=r"what key returns must be hashable, not \[\] \(list\)"):
         list(treadle.traverse(lambda _: [], ["a"], key=lambda _: []))  # type: ignore[arg-type, return-value]
 
@@ -460,7 +460,7 @@ def test_a_coroutine_function_is_refused_where_visits_are_made_on_threads() -> N
         return [node]
 
     with pytest.raises(treadle.WrongType, match="visit must be a plain function"):
-        treadle.traverse(visit, ["a"], engine="threads")  # type: ignore[call-overload]
+        treadle.traverse(visit, ["a"], engine="threads")
 
 
 @pytest.mark.parametrize("option", ["intake", "strict", "max_worker"])

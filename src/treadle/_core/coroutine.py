@@ -73,6 +73,12 @@ class LoopSeat:
         return getattr(_chunk(), "task", None)
 
 
+def is_call_cancelled() -> bool:
+    """Tell whether the call of the coroutine that runs here was asked to end."""
+    chunk = _chunk()
+    return chunk is not None and chunk.is_cancelled
+
+
 def _chunk() -> Chunk | None:
     found = inside()
     return None if found is None else found.chunk

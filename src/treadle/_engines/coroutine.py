@@ -76,7 +76,7 @@ class CoroutineEngine:
             self._call = value = error = None  # they are kept by whoever wants them
 
     async def _answer(self, item: Any) -> tuple[Any, BaseException | None]:
-        """Return what the call comes to. It raises nothing: what is not an Exception, a task cannot pass on as it is."""
+        """Return what the call comes to. It raises nothing: not all can pass through a task as it is."""
         plan = self._plan
         try:
             answer = plan.fn(*(item if plan.spread else (item,)), *self._resource)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from itertools import count
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 from treadle._core.describe import describe
 from treadle._core.hedge import Hedge
@@ -108,7 +108,11 @@ class PoolExecutor(Executor):
         """The account of the tasks as it stands. May be asked at any time, from any thread."""
         return self._book.stats()
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
+    @overload
+    def submit(self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
+    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Task[Any]:
         """Have ``fn(*args, **kwargs)`` called on a thread, and return its task.
 
         The call sees the context variables of whoever submits it.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar, Unpack, overload
 
 from treadle._core.cancellation import check_cancelled
@@ -35,6 +35,66 @@ Resource = TypeVar("Resource")
 S = TypeVar("S", bound=Stream[Any])
 
 
+# What is to be awaited comes first: a coroutine is also what a plain function could return.
+@overload
+def map(
+    fn: Callable[[A], Coroutine[Any, Any, R]], iterable: Iterable[A], /, **options: Unpack[MapOptions]
+) -> Run[A, R]: ...
+@overload
+def map(
+    fn: Callable[[A, B], Coroutine[Any, Any, R]],
+    first: Iterable[A],
+    second: Iterable[B],
+    /,
+    **options: Unpack[MapOptions],
+) -> Run[tuple[A, B], R]: ...
+@overload
+def map(
+    fn: Callable[[A, Resource], Coroutine[Any, Any, R]],
+    iterable: Iterable[A],
+    /,
+    *,
+    resource: Callable[[], AbstractAsyncContextManager[Resource] | AbstractContextManager[Resource]],
+    **options: Unpack[MapOptions],
+) -> Run[A, R]: ...
+@overload
+def map(
+    fn: Callable[[A, Resource], Coroutine[Any, Any, R]],
+    iterable: Iterable[A],
+    /,
+    *,
+    resource: Callable[[], Coroutine[Any, Any, Resource]],
+    **options: Unpack[MapOptions],
+) -> Run[A, R]: ...
+@overload
+def map(
+    fn: Callable[[A, Resource], Coroutine[Any, Any, R]],
+    iterable: Iterable[A],
+    /,
+    *,
+    resource: Callable[[], Resource],
+    **options: Unpack[MapOptions],
+) -> Run[A, R]: ...
+@overload
+def map(
+    fn: Callable[..., Coroutine[Any, Any, R]],
+    first: Iterable[Any],
+    second: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    resource: Callable[[], Any],
+    **options: Unpack[MapOptions],
+) -> Run[Any, R]: ...
+@overload
+def map(
+    fn: Callable[..., Coroutine[Any, Any, R]],
+    first: Iterable[Any],
+    second: Iterable[Any],
+    third: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    **options: Unpack[MapOptions],
+) -> Run[Any, R]: ...
 @overload
 def map(fn: Callable[[A], R], iterable: Iterable[A], /, **options: Unpack[MapOptions]) -> Run[A, R]: ...
 @overload

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
 from treadle._core.describe import describe
@@ -48,6 +48,35 @@ class Pipeline(Generic[T]):
         self._name = name
         self._latest: FlowAccount | None = None  # of the flow started last
 
+    @overload
+    def map(
+        self,
+        fn: Callable[[T], Coroutine[Any, Any, R]],
+        /,
+        *,
+        on_error: Callable[[Outcome[T, R]], object] | None = None,
+        **options: Unpack[StageOptions],
+    ) -> Pipeline[R]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[[T, Resource], Coroutine[Any, Any, R]],
+        /,
+        *,
+        resource: Callable[[], AbstractAsyncContextManager[Resource] | AbstractContextManager[Resource]],
+        on_error: Callable[[Outcome[T, R]], object] | None = None,
+        **options: Unpack[StageOptions],
+    ) -> Pipeline[R]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[[T, Resource], Coroutine[Any, Any, R]],
+        /,
+        *,
+        resource: Callable[[], Resource],
+        on_error: Callable[[Outcome[T, R]], object] | None = None,
+        **options: Unpack[StageOptions],
+    ) -> Pipeline[R]: ...
     @overload
     def map(
         self,
@@ -127,9 +156,27 @@ class Pipeline(Generic[T]):
         """
         return self._with(filtering("filter", predicate, on_error, dict(options)))
 
+    @overload
+    def flat_map(
+        self,
+        fn: Callable[[T], Coroutine[Any, Any, Iterable[R]]],
+        /,
+        *,
+        on_error: Callable[[Outcome[T, Any]], object] | None = None,
+        **options: Unpack[StageOptions],
+    ) -> Pipeline[R]: ...
+    @overload
     def flat_map(
         self,
         fn: Callable[[T], Iterable[R]],
+        /,
+        *,
+        on_error: Callable[[Outcome[T, Any]], object] | None = None,
+        **options: Unpack[StageOptions],
+    ) -> Pipeline[R]: ...
+    def flat_map(
+        self,
+        fn: Callable[..., Any],
         /,
         *,
         on_error: Callable[[Outcome[T, Any]], object] | None = None,

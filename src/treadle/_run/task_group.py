@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from treadle._core import clock
 from treadle._core.cancellation import Registration, Scope, check_cancelled, current_scope, enter, leave
@@ -155,7 +155,11 @@ class TaskGroup:
         """The account of the tasks as it stands. May be asked at any time, from any thread."""
         return self._book.stats()
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
+    @overload
+    def submit(self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
+    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Task[Any]:
         """Have ``fn(*args, **kwargs)`` called on a thread, and return its task.
 
         May be called from the block, from tasks, and from other threads. The call sees the context variables of

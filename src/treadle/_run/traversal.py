@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Coroutine, Hashable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from operator import attrgetter
@@ -72,6 +72,29 @@ class TraversalCourse(Course):
 
 @overload
 def traverse(
+    visit: Callable[[Node], Coroutine[Any, Any, Iterable[Node] | None]],
+    roots: Iterable[Node],
+    /,
+    *,
+    key: Callable[[Node], Hashable] | None = None,
+    max_depth: int | None = None,
+    depth_first: bool = False,
+    **options: Unpack[RunOptions],
+) -> Traversal[Node]: ...
+@overload
+def traverse(
+    visit: Callable[[Node, Any], Coroutine[Any, Any, Iterable[Node] | None]],
+    roots: Iterable[Node],
+    /,
+    *,
+    key: Callable[[Node], Hashable] | None = None,
+    max_depth: int | None = None,
+    depth_first: bool = False,
+    resource: Callable[[], Any],
+    **options: Unpack[RunOptions],
+) -> Traversal[Node]: ...
+@overload
+def traverse(
     visit: Callable[[Node], Iterable[Node] | None],
     roots: Iterable[Node],
     /,
@@ -106,7 +129,7 @@ def traverse(
     **options: Unpack[RunOptions],
 ) -> Traversal[Node]: ...
 def traverse(
-    visit: Callable[..., Iterable[Any] | None],
+    visit: Callable[..., Any],
     roots: Iterable[Any],
     /,
     *,

@@ -9,6 +9,7 @@ from typing import Any
 
 from treadle._core import clock
 from treadle._core.cancellation import Scope, current_scope, enter, here, leave
+from treadle._core.coroutine import is_call_cancelled
 from treadle._core.settings import check_callable, check_seconds
 from treadle._sync import timekeeper
 from treadle._sync.parker import Parker
@@ -97,6 +98,8 @@ def on_cancel(callback: Callable[..., object], /, *args: Any) -> Iterator[None]:
     finally:
         if not scope.remove(registration):
             registration.wait_until_over()
+        elif here.is_loop and is_call_cancelled():  # the block had ended by that before anybody came to call it
+            registration.run()
 
 
 @contextmanager

@@ -183,6 +183,7 @@ class Guarded(Shared, Generic[T]):
             ...     ready.wait_for(lambda count: count >= 3, timeout=10)
         """
         deadline = _check_wait(predicate, timeout)
+        cancelling.refuse_on_loop("waiting for a guarded value", "`await treadle.to_thread(...)`")
         place = Parker()
         try:
             while not self._look(predicate, place, deadline):
@@ -211,6 +212,7 @@ class Guarded(Shared, Generic[T]):
         """Wait with the lock given back, and have it again at the end."""
         if predicate(self._value):
             return
+        cancelling.refuse_on_loop("waiting for a guarded value", "`await treadle.to_thread(...)`")
         place = Parker()
         self._announce()  # what the block has changed so far
         try:
