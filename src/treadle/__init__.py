@@ -4,6 +4,7 @@ from treadle._core.cancellation import check_cancelled
 from treadle._core.hedge import Hedge
 from treadle._core.outcome import Outcome, Stats, Status
 from treadle._core.retry import Retry
+from treadle._engines.dask import DaskExecutor, dask
 from treadle._run.executor import PoolExecutor
 from treadle._run.flow import Flow
 from treadle._run.mapping import map
@@ -34,6 +35,7 @@ from treadle.errors import (
     Deadlock,
     GroupClosed,
     InvalidArgument,
+    MissingExtra,
     NotHeld,
     NotPicklable,
     PeriodicStopped,
@@ -58,6 +60,7 @@ __all__ = [
     "Cancelled",
     "Channel",
     "ChannelClosed",
+    "DaskExecutor",
     "Deadlock",
     "Flow",
     "GroupClosed",
@@ -67,6 +70,7 @@ __all__ = [
     "InvalidArgument",
     "Limiter",
     "Lock",
+    "MissingExtra",
     "NotHeld",
     "NotPicklable",
     "Outcome",
@@ -97,6 +101,7 @@ __all__ = [
     "WrongType",
     "check_cancelled",
     "current_task",
+    "dask",
     "dump",
     "every",
     "first_success",

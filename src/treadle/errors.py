@@ -19,6 +19,7 @@
     ├── BlocksEventLoop  (RuntimeError) a coroutine was about to wait without awaiting
     ├── NotPicklable     (TypeError)    what was to go to another process, or come back, cannot
     ├── ProcessDied                     the process that made the call died: a crash, a signal, an exit
+    ├── MissingExtra     (ImportError)  what was asked for needs a library that is not installed
     ├── RemoteError                     stands for an exception of another process that cannot be pickled
     ├── WorkerLost                      the worker that made the call died
     └── TooManyAbandoned                more stuck calls were left behind than allowed
@@ -43,6 +44,7 @@ __all__ = [
     "Deadlock",
     "GroupClosed",
     "InvalidArgument",
+    "MissingExtra",
     "NotHeld",
     "NotPicklable",
     "PeriodicStopped",
@@ -333,6 +335,25 @@ class ProcessDied(TreadleError):
         if self.had_ended:
             return f"this call had ended, but its result was lost when the process died: {self.cause}"
         return f"the process that made this call died: {self.cause}"
+
+
+class MissingExtra(TreadleError, ImportError):
+    """What was asked for needs a library that is not installed.
+
+    Args:
+        what: What was asked for.
+        extra: The extra of Treadle's that brings the library.
+        reason: What the import said.
+    """
+
+    def __init__(self, what: str, extra: str, reason: str) -> None:
+        super().__init__(what, extra, reason)
+        self.what = what
+        self.extra = extra
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.what} needs an extra: pip install 'treadle[{self.extra}]' ({self.reason})"
 
 
 class RemoteError(TreadleError):

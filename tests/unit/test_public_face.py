@@ -37,6 +37,7 @@ def all_errors() -> list[BaseException]:
         errors.Deadlock("two threads wait for each other", ("one", "two")),
         errors.NotPicklable("the argument[0]", "TypeError: cannot pickle '_thread.lock' object"),
         errors.ProcessDied("it was killed by SIGSEGV (Segmentation fault)", True),
+        errors.MissingExtra("treadle.dask()", "dask", "No module named 'distributed'"),
         errors.RemoteError("ValueError(<lock>)"),
         errors.WorkerLost("fetch", 3, "MemoryError()"),
         errors.TooManyAbandoned("fetch", 5, 4),

@@ -13,6 +13,7 @@ from uuid import uuid4
 from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, describe, describe_function
+from treadle._engines.dask import DaskExecutor
 from treadle._engines.engine import CallPlan, EngineBroken, never_awaited
 from treadle._engines.errand import ByValue, carry_out, in_pickle, make_calls, pack
 from treadle._engines.inline import spread
@@ -238,7 +239,7 @@ class ExecutorEngine:
 
 
 def _is_dask(executor: Executor) -> bool:
-    return type(executor).__module__.partition(".")[0] == "distributed"
+    return isinstance(executor, DaskExecutor) or type(executor).__module__.partition(".")[0] == "distributed"
 
 
 def capacity(executor: Executor) -> int | None:

@@ -1,0 +1,91 @@
+"""``treadle.dask``: a Dask cluster as an engine."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+from treadle._core.settings import check_seconds
+from treadle.errors import InvalidArgument, MissingExtra, WrongType
+
+SCHEME = "dask://"
+
+
+class DaskExecutor(Executor):
+    """A ``concurrent.futures.Executor`` whose calls are made by a Dask cluster. See ``treadle.dask``."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._executor = client.get_executor(pure=False)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have ``fn(*args, **kwargs)`` called by the cluster, and return its future."""
+        future: Future[Any] = self._executor.submit(fn, *args, **kwargs)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Part with the cluster, which goes on.
+
+        Args:
+            wait: Return only when what was submitted has ended; otherwise it is cancelled.
+            cancel_futures: Cancel it in any case.
+        """
+        if self._client.status == "running":
+            self._executor.shutdown(wait=wait and not cancel_futures)
+        self._client.close()
+
+    def __repr__(self) -> str:
+        return f"treadle.dask({self._client.scheduler.address!r})"
+
+
+def dask(address: str, *, timeout: float = 5.0) -> DaskExecutor:
+    """Connect with a Dask cluster, as an engine for ``map`` and its kin. Needs ``pip install 'treadle[dask]'``.
+
+    As a context manager it parts with the cluster when the block is left; the cluster goes on. Its workers need no
+    Treadle; what they need of yours is what Dask wants of them: the modules that are not sent along.
+
+    Args:
+        address: Of the scheduler: ``HOST:PORT``, or an address as Dask writes them.
+        timeout: Seconds that the scheduler may take to answer.
+
+    Returns:
+        A ``concurrent.futures.Executor``.
+
+    Raises:
+        ConnectionError: No scheduler answers there.
+        InvalidArgument: An argument is outside its bounds.
+        MissingExtra: The library ``distributed`` is not installed.
+        WrongType: An argument is not what it must be.
+
+    Example:
+        ::
+
+            with treadle.dask("10.0.0.7:8786") as cluster:
+                for result in treadle.map(fetch, urls, engine=cluster):
+                    ...
+    """
+    if not isinstance(address, str):
+        raise WrongType("address", repr(address), "a string such as 'HOST:PORT'")
+    check_seconds("timeout", timeout)
+    try:
+        from distributed import Client  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError as error:
+        raise MissingExtra("treadle.dask()", "dask", str(error)) from error
+    address = address.removeprefix(SCHEME)
+    try:
+        _knock(address, timeout)
+        return DaskExecutor(Client(address, timeout=timeout, set_as_default=False))
+    except OSError as error:  # its traceback would keep the client
+        raise ConnectionError(f"no Dask scheduler answers at {address!r}, for {timeout} seconds: {error}") from None
+
+
+def _knock(address: str, timeout: float) -> None:
+    """Raise ``OSError`` where nobody listens: a client finds that out too, but leaves threads behind."""
+    scheme, _, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise InvalidArgument("address", repr(address), "HOST:PORT of the scheduler, such as '10.0.0.7:8786'")
+    if scheme in ("", "tcp", "tls"):
+        socket.create_connection((host.strip("[]"), int(port)), timeout).close()
