@@ -184,8 +184,10 @@ def test_an_item_that_the_source_is_about_to_give_is_in_the_account(gate: Gate) 
         gate.wait_for_arrivals()
         raise PlannedError
 
-    options: Any = {"max_workers": 1, "buffersize": 0, "grace": 60}  # so that the next stage has no room for more
-    flow = treadle.pipeline(source()).map(same, **options).map(fail_once_it_is_asked_for_more, **options).start()
+    options: Any = {"max_workers": 1, "grace": 60}
+    pipeline = treadle.pipeline(source()).map(same, buffersize=1, **options)
+    # Without room for more: its feeder waits for that, and not for the stage before it.
+    flow = pipeline.map(fail_once_it_is_asked_for_more, buffersize=0, **options).start()
     errors: list[BaseException] = []
 
     def consume() -> None:
@@ -196,7 +198,8 @@ def test_an_item_that_the_source_is_about_to_give_is_in_the_account(gate: Gate) 
 
     consumer = threading.Thread(target=consume)
     consumer.start()
-    wait_until(lambda: flow._account.legs[0].course.is_sealed)
+    crew = flow._account.legs[0].course.crew
+    wait_until(lambda: crew.is_stopping and not crew.workers)
     consumer.join(0.1)
     was_waiting = consumer.is_alive()
     gate.open()
