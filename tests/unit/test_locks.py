@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import pytest
@@ -722,3 +723,23 @@ def test_no_deadlock_goes_unseen(seed: int) -> None:
     run_at_once(work, seed)
 
     assert not any(lock.locked() for lock in many)
+
+
+@each_kind
+def test_whoever_tries_again_after_a_deadlock_gets_on(make: Callable[[], AnyLock]) -> None:
+    """A thread that was told, and took its first lock again before the others ran, would be told for ever."""
+    a, b = make(), make()
+    both_have_one = threading.Barrier(2)
+
+    def work(first: AnyLock, second: AnyLock) -> None:
+        for round_number in range(5):
+            while True:
+                with contextlib.suppress(treadle.Deadlock), first:
+                    if round_number == 0:
+                        with contextlib.suppress(threading.BrokenBarrierError):
+                            both_have_one.wait(0.01)
+                    with second:
+                        break
+
+    for other in [Other(partial(work, *pair)) for pair in ((a, b), (b, a))]:
+        assert other.join().error is None

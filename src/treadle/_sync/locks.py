@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import os
 import threading
+import time
 from types import TracebackType
 from typing import ClassVar
 
@@ -19,6 +20,9 @@ from treadle._sync.shared import Shared
 from treadle._sync.wait_graph import GOES_ON, Needs, Wait, is_gone
 from treadle.errors import Deadlock, InvalidArgument, WrongType
 
+# Whoever was told of a deadlock, and gives a lock back on the way out, lets the others have it before it may try again:
+# otherwise it would take it before the one just woken gets to run, and be told again, for ever.
+GIVE_WAY_SECONDS = 0.001
 # A thread that waits looks up so often whether the lock's holder is still alive; after so many times, at most, it looks
 # for a circle once more.
 LOOK_UP_SECONDS = 1.0
@@ -115,6 +119,8 @@ class _OwnedLock(Shared):
         finally:
             if self._line:
                 self._wake_next()
+                if kind is not None and issubclass(kind, Deadlock):
+                    time.sleep(GIVE_WAY_SECONDS)
 
     # What the wait graph asks
 
@@ -328,6 +334,8 @@ class Lock(_OwnedLock):
         finally:
             if self._line:
                 self._wake_next()
+                if kind is not None and issubclass(kind, Deadlock):
+                    time.sleep(GIVE_WAY_SECONDS)
 
     def release(self) -> None:
         """Give the lock back.
