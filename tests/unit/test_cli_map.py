@@ -152,6 +152,25 @@ def test_what_the_function_prints_goes_to_standard_error_with_its_key(folder: Pa
     assert "from a child" in err
 
 
+def test_an_async_function_is_awaited_and_what_it_prints_has_its_key(folder: Path) -> None:
+    """Two take turns on one thread, in the middle of a line."""
+    lines = [
+        "import asyncio",
+        "async def work(text):",
+        "    print('working', end=' ')",
+        "    await asyncio.sleep(0)",
+        "    print('on', text)",
+        "    return text.upper()",
+    ]
+    (folder / "awaited.py").write_text("\n".join(lines))
+
+    code, out, err = run_treadle("map", "awaited:work", "a", "b", cwd=folder)
+
+    assert (code, [row["value"] for row in rows(out)]) == (0, ["A", "B"])
+    assert "[a] working on a\n" in err
+    assert "[b] working on b\n" in err
+
+
 def test_quiet_says_nothing(folder: Path) -> None:
     assert run_treadle("map", "work:shout", "a", "-q", cwd=folder)[2] == ""
 

@@ -8,7 +8,6 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
-from inspect import iscoroutinefunction
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -36,8 +35,6 @@ def load_function(name: str) -> Callable[..., Any]:
         raise click.UsageError(f"{place} has no {attribute!r}{_suggest(module, attribute)}") from None
     if not callable(function):
         raise click.UsageError(f"{name} is {type(function).__name__}, which cannot be called")
-    if iscoroutinefunction(function):
-        raise click.UsageError(f"{name} is an async function; FUNC must be a plain one")
     result: Callable[..., Any] = function
     return result
 

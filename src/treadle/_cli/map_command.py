@@ -16,6 +16,7 @@ from treadle._cli.inputs import Entry, InputError, count_lines, from_arguments, 
 from treadle._cli.results import AboveTheBar, JSONCall, TaggedOutput, Writer, claim_stdout, discard
 from treadle._cli.signals import Signals, Stopped
 from treadle._core.describe import describe_function
+from treadle._run.choosing import is_coroutine_function
 
 EXIT_FAILED_ITEMS = 1
 EXIT_USAGE = 2
@@ -69,7 +70,7 @@ def map_command(
 ) -> None:
     """Call FUNC with each INPUT, many at a time, and write a JSON line for each.
 
-    FUNC is module:function or path/to/file.py:function. It gets each INPUT as a string, or with --json as
+    FUNC is module:function or path/to/file.py:function, plain or async. It gets each INPUT as a string, or with --json as
     what the line says. A lone - reads lines from standard input, each answered as it comes; blank lines
     are skipped.
 
@@ -95,8 +96,9 @@ def map_command(
         tagged = TaggedOutput()
         sys.stdout = cast(TextIO, tagged)  # it has what print() needs
         writer = Writer(_beside_progress(results, quiet))
+        call = JSONCall(function, tagged)
         run = treadle.map(
-            JSONCall(function, tagged),
+            call.awaiting if is_coroutine_function(function) else call,
             entries if total is None else _Sized(entries, total),
             max_workers=max_workers,
             ordered=ordered,

@@ -6,9 +6,10 @@ import io
 import json
 import os
 import sys
-import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 from treadle._cli.inputs import Entry
@@ -31,10 +32,33 @@ class JSONCall:
     def __call__(self, entry: Entry) -> str:
         with self._output.tagged(entry.key):
             result = self._fn(entry.value)
+        return self._as_json(result)
+
+    async def awaiting(self, entry: Entry) -> str:
+        """Do the same where the function is to be awaited."""
+        with self._output.tagged(entry.key):
+            result = await self._fn(entry.value)
+        return self._as_json(result)
+
+    def _as_json(self, result: object) -> str:
         try:
             return json.dumps(result, allow_nan=False, ensure_ascii=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise TypeError(f"the function returned {type(result).__name__}, which is not JSON: {error}") from None
+
+
+class Tag:
+    """Whose output it is that comes, and what there is of a line."""
+
+    __slots__ = ("line", "name")
+
+    def __init__(self, key: str) -> None:
+        self.name = key if len(key) <= MAX_TAG_LENGTH else key[: MAX_TAG_LENGTH - 3] + "..."
+        self.line = ""
+
+
+# Of the call, also where many take turns on one thread.
+_tag: ContextVar[Tag | None] = ContextVar("_tag", default=None)
 
 
 class TaggedOutput:
@@ -42,30 +66,26 @@ class TaggedOutput:
 
     encoding = "utf-8"
 
-    def __init__(self) -> None:
-        self._here = threading.local()
-
-    def tagged(self, key: str) -> TaggedOutput:
-        """Tag what this thread prints with ``key``, as long as the block lasts."""
-        self._here.tag = key if len(key) <= MAX_TAG_LENGTH else key[: MAX_TAG_LENGTH - 3] + "..."
-        return self
-
-    def __enter__(self) -> None:
-        self._here.line = ""
-
-    def __exit__(self, *_: object) -> None:
-        if self._here.line:
-            self.write("\n")
-        self._here.tag = None
+    @contextmanager
+    def tagged(self, key: str) -> Iterator[None]:
+        """Tag what is printed here with ``key``, as long as the block lasts."""
+        tag = Tag(key)
+        token = _tag.set(tag)
+        try:
+            yield
+        finally:
+            if tag.line:
+                self.write("\n")
+            _tag.reset(token)
 
     def write(self, text: str) -> int:
         """Write the lines that are complete; keep the rest until it is."""
-        tag = getattr(self._here, "tag", None)
+        tag = _tag.get()
         if tag is None:
             return sys.stderr.write(text)
-        *lines, self._here.line = (self._here.line + text).split("\n")
+        *lines, tag.line = (tag.line + text).split("\n")
         if lines:
-            sys.stderr.write("".join(f"[{tag}] {line}\n" for line in lines))
+            sys.stderr.write("".join(f"[{tag.name}] {line}\n" for line in lines))
         return len(text)
 
     def flush(self) -> None:
