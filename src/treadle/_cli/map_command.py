@@ -70,8 +70,8 @@ def map_command(
 ) -> None:
     """Call FUNC with each INPUT, many at a time, and write a JSON line for each.
 
-    FUNC is module:function or path/to/file.py:function, plain or async. It gets each INPUT as a string, or with --json as
-    what the line says. A lone - reads lines from standard input, each answered as it comes; blank lines
+    FUNC is module:function or path/to/file.py:function, plain or async. It gets each INPUT as a string, or with
+    --json as what the line says. A lone - reads lines from standard input, each answered as it comes; blank lines
     are skipped.
 
     \b

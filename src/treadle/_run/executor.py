@@ -55,7 +55,8 @@ class PoolExecutor(Executor):
         grace: Seconds that a call has to end after its ``call_timeout``.
         max_abandoned: Calls left behind and still stuck at most, before the executor breaks; by default
             ``max_workers``.
-        engine: ``"threads"`` or ``"processes"``; see ``map``. Function and arguments of each task then go to a process.
+        engine: ``"threads"``, ``"processes"`` or ``"coroutines"``; see ``map``. Where it is not given, all calls are
+            made as the first function submitted needs it: coroutine functions on an event loop, others on threads.
         max_tasks_per_child: Calls after which a process is replaced by a fresh one.
 
     Raises:

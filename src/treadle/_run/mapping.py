@@ -177,7 +177,8 @@ def map(
     variables of whoever called ``map``, and nothing it sets in them is seen by anybody else.
 
     Args:
-        fn: Called on worker threads; safe to call from several at once.
+        fn: Called on worker threads; safe to call from several at once. Or a coroutine function: its calls are
+            awaited, ``max_workers`` of them at once, on one event loop on a thread of its own.
         iterables: Advanced by one thread at a time, by default the one that consumes the results.
         max_workers: Workers at most, 32 unless given, or with processes as many as there are usable cores; started
             only as work waits for them.
@@ -200,7 +201,8 @@ def map(
         initargs: Arguments of ``initializer``.
         resource: Opens what must not be shared between threads, such as a connection. Each worker opens one
             for itself and its calls get it as their last argument. A context manager is entered, and exited
-            when the worker leaves; of anything else ``close()`` is called, if there is one. (A ``sqlite3``
+            when the worker leaves; of anything else ``close()`` is called, if there is one. For coroutines it may be
+            opened and closed by awaiting as well: an asynchronous context manager, ``aclose()``. (A ``sqlite3``
             connection is a context manager that commits and does not close: wrap it in
             ``contextlib.closing``.)
         intake: ``"caller"``: the consumer's thread advances the input. ``"thread"``: a thread of its own
@@ -213,8 +215,9 @@ def map(
             What is still stuck then is left behind.
         max_abandoned: Calls left behind and still stuck at most; more end the run with ``TooManyAbandoned``. By default
             ``max_workers``.
-        engine: ``"threads"``, or ``"processes"``: each worker has a process of its own make its calls, for work that
-            computes. What is not in a module that can be imported there (lambdas, inner functions, ``__main__``) needs
+        engine: Not given, ``"threads"``, or for coroutine functions ``"coroutines"``, which may also be given for what
+            only turns out to return something awaitable. ``"processes"``: each worker has a process of its own make its
+            calls, for work that computes. What is not in a module that can be imported there (lambdas, inner functions, ``__main__``) needs
             ``pip install 'treadle[processes]'``. A call past ``call_timeout`` or ``grace`` is killed with its process,
             so nothing is left behind. Context variables do not travel.
         max_tasks_per_child: Calls after which a process is replaced by a fresh one; None: never.

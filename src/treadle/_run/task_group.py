@@ -64,7 +64,8 @@ class TaskGroup:
         limiter: The gate that every call passes.
         hedge: When a slow call is started a second time.
         max_abandoned: Calls left behind and still stuck at most, before the group breaks.
-        engine: ``"threads"`` or ``"processes"``; see ``map``. Function and arguments of each task then go to a process.
+        engine: ``"threads"``, ``"processes"`` or ``"coroutines"``; see ``map``. Where it is not given, all calls are
+            made as the first function submitted needs it: coroutine functions on an event loop, others on threads.
 
     Raises:
         InvalidArgument: An option is outside its bounds.
