@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import treadle
-from tests.conftest import Gate
+from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import wait_until
 from treadle.testing import Turnstile
 
@@ -295,3 +295,20 @@ def test_seconds_of_each_call_are_told_by_outcomes(gate: Gate) -> None:
 
     slowest = max(outcomes, key=lambda outcome: outcome.seconds)
     assert slowest.index == 2
+
+
+def test_a_second_thread_that_asks_meanwhile_is_refused(gate: Gate) -> None:
+    """It would take the wake-ups of the first, which would wait for ever."""
+    run = treadle.map(gate.hold, [1, 2], max_workers=1)
+    first: list[object] = []
+    thread = threading.Thread(target=lambda: first.extend(run), name="first")
+    thread.start()
+    wait_until(lambda: run._delivery._taker is thread)
+
+    with pytest.raises(RuntimeError, match="thread 'first' takes the results of run .* a treadle.Channel"):
+        next(run)
+    gate.open()
+    thread.join(PATIENCE_SECONDS)
+
+    assert first == [1, 2]
+    assert list(run) == []

@@ -71,6 +71,14 @@ class Raiser(Iterator[Any]):
             del error  # the traceback holds this frame: do not close a circle through it
 
 
+def _taken_by(other: threading.Thread, run: str) -> RuntimeError:
+    """Return the error for a second consumer, who would otherwise take the wake-ups of the first."""
+    return RuntimeError(
+        f"thread {other.name!r} takes the results of run {run!r} right now, and only one at a time may; "
+        "to share items among several threads, put them into a treadle.Channel"
+    )
+
+
 class Delivery(Iterator[Iterator[Any]]):
     """Hands out a run's results (the first failure stops it) or its outcomes (nothing does).
 
@@ -82,6 +90,7 @@ class Delivery(Iterator[Iterator[Any]]):
         self._as_outcomes = as_outcomes
         self._is_chosen = False
         self._is_over = False
+        self._taker: threading.Thread | None = None  # who waits for the next batch now, or looks for it
         self._polls = 0
         self._most = MAX_BATCH_ITEMS
         self._handed_over = 0.0
@@ -101,8 +110,11 @@ class Delivery(Iterator[Iterator[Any]]):
             StopIteration: There is no more.
         """
         cancelling.refuse_on_loop("iterating a run", "`async for`")
+        if (busy := self._taker) is not None and busy is not threading.current_thread() and busy.is_alive():
+            return Raiser(_taken_by(busy, self._course.name))
         parker = Parker()
         self._course.waker = parker
+        self._taker = threading.current_thread()
         try:
             stalled = False
             while (batch := self.step(stalled)) is None:
@@ -117,6 +129,8 @@ class Delivery(Iterator[Iterator[Any]]):
             self._course.is_ending_told = True
             self._is_over = True
             return Raiser(error)
+        finally:
+            self._taker = None
         if isinstance(batch, _End):
             raise StopIteration
         return batch
