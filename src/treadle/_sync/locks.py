@@ -193,17 +193,17 @@ class _OwnedLock(Shared):
     def _wait_in_line(self, waiter: _Waiter, timeout: float | None, is_cancellable: bool) -> bool:
         wait_a_while = cancelling.wait if is_cancellable else Parker.wait_watchfully
         deadline = None if timeout is None else clock.now() + timeout
-        looks = 1
+        looks, next_search = 0, 0
         with Wait(self, waiter, timeout, is_cancellable) as wait:
             while not self._take():
                 if deadline is None:
-                    wait.check()
                     # Whoever closes a circle looks for it. So this does seldom: thousands may wait, each for the next.
-                    for _ in range(looks):
-                        self._check_holder()
-                        if wait_a_while(waiter, None, LOOK_UP_SECONDS):
-                            break
-                    looks = min(2 * looks, MAX_LOOKS)
+                    if looks >= next_search:
+                        wait.check()
+                        next_search = looks + min(looks + 1, MAX_LOOKS)
+                    self._check_holder()
+                    # Woken, it looks for a circle as well: meanwhile another wait may have stood in its place.
+                    looks = next_search if wait_a_while(waiter, None, LOOK_UP_SECONDS) else looks + 1
                 elif (left := deadline - clock.now()) > 0:
                     wait_a_while(waiter, left)
                 else:
