@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dis
+import functools
 import os
 import queue
 import site
@@ -71,7 +72,7 @@ class Explored:
         if file.startswith(_OUR_PLACE):
             return False
         if self._modules is None:
-            return not file.startswith(_PLACES_OF_OTHERS)
+            return not file.startswith(_places_of_others())
         return any(module == name or module.startswith(f"{name}.") for name in self._modules)
 
     def offsets_of(self, frame: FrameType) -> frozenset[int]:
@@ -84,6 +85,7 @@ class Explored:
         return offsets
 
 
+@functools.cache  # not before it is needed: for this, sysconfig imports a module of the platform's
 def _places_of_others() -> tuple[str, ...]:
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     paths |= {*site.getsitepackages(), site.getusersitepackages(), str(Path(__file__).parents[1])}
@@ -96,7 +98,6 @@ def is_machinery(file: str) -> bool:
 
 
 _OUR_PLACE = f"{Path(__file__).parent}{os.sep}"
-_PLACES_OF_OTHERS = _places_of_others()
 _MACHINERY = (_OUR_PLACE, threading.__file__, queue.__file__, contextlib.__file__)
 
 
