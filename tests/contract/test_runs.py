@@ -12,3 +12,8 @@ class TestRunsOnThreads(RunContract):
 class TestRunsInProcesses(RunContract):
     engine = "processes"
     leaves_stuck_calls_behind = False
+
+
+class TestRunsThatDecide(RunContract):
+    engine = "auto"
+    engine_within = "threads"

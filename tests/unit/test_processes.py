@@ -16,7 +16,7 @@ import pytest
 
 import treadle
 from tests.programs import finish, start, start_program
-from treadle._run.choosing import usable_cores
+from treadle._core.cores import usable_cores
 
 
 def in_processes(fn: Any, *iterables: Any, **options: Any) -> treadle.Run[Any, Any]:

@@ -21,6 +21,8 @@ DEFAULT_GRACE_SECONDS = 0.25
 Intake = Literal["caller", "thread"]
 EngineName = Literal["threads", "processes", "coroutines"]
 EngineOption = EngineName | Executor
+# What makes many calls of one function can find out which engine suits them.
+RunEngine = EngineOption | Literal["auto"]
 Progress = bool | Callable[[Stats], object]
 
 
@@ -38,7 +40,7 @@ class Settings:
     name: str = "map"
     grace: float = DEFAULT_GRACE_SECONDS
     max_abandoned: int = DEFAULT_MAX_WORKERS
-    engine: EngineOption = "threads"
+    engine: RunEngine = "threads"
     lead: int = 1  # chunks that may wait for each worker, where no buffersize was given
 
     def __post_init__(self) -> None:

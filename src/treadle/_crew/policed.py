@@ -35,8 +35,12 @@ class PolicedEngine:
         self.get_ready = engine.get_ready
         self.interrupt = engine.interrupt
         self.kill = engine.kill
-        self.is_killable = engine.is_killable
         self.close = engine.close
+
+    @property
+    def is_killable(self) -> bool:
+        """As the engine's."""
+        return self._engine.is_killable
 
     def make_calls(self, chunk: Chunk) -> None:
         """Make the call, unless it was cancelled while it waited for its turn."""
@@ -67,8 +71,12 @@ class PolicedAwaitedEngine:
         self.open = engine.open
         self.interrupt = engine.interrupt
         self.kill = engine.kill
-        self.is_killable = engine.is_killable
         self.close = engine.close
+
+    @property
+    def is_killable(self) -> bool:
+        """As the engine's."""
+        return self._engine.is_killable
 
     async def make_calls(self, chunk: Chunk) -> None:
         """Make the call, unless it was cancelled while it waited for its turn."""

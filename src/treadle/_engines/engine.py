@@ -58,13 +58,11 @@ class EngineBroken(Exception):
 
 
 class CallMaker(Protocol):
-    """What anybody but its worker needs to know of an engine. All of this comes from other threads.
+    """What anybody but its worker needs to know of an engine. All of this comes from other threads."""
 
-    Attributes:
-        is_killable: ``kill`` can end a call by force.
-    """
-
-    is_killable: bool
+    @property
+    def is_killable(self) -> bool:
+        """Whether ``kill`` can end a call by force, as things are now."""
 
     def interrupt(self) -> None:
         """Ask the call being made to end soon. Never blocks; does nothing where nothing can be done.
@@ -76,7 +74,7 @@ class CallMaker(Protocol):
         """End the call being made, or the getting ready, by force, where ``is_killable``.
 
         Never blocks. The worker comes back at once, having recorded that the call was cut short, and can go on.
-        Where not: the worker is left behind in its call, and nobody asks any more what that comes to.
+        Where not: the run is over, the worker is left behind in its call, and nobody asks what that comes to.
         """
 
 

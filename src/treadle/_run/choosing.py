@@ -11,8 +11,9 @@ from inspect import isasyncgenfunction, iscoroutinefunction
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, get_args
 
+from treadle._core.cores import usable_cores
 from treadle._core.describe import describe, describe_function
-from treadle._core.settings import DEFAULT_MAX_WORKERS, EngineName, EngineOption, check_count
+from treadle._core.settings import DEFAULT_MAX_WORKERS, EngineName, RunEngine, check_count
 from treadle._crew.chunking import BY_AN_EXECUTOR, IN_PROCESSES, ON_A_LOOP, ON_THREADS, Pace
 from treadle._crew.worker import ThreadWorker, Worker
 from treadle._engines.engine import AwaitedEngine, CallPlan, Engine
@@ -21,6 +22,7 @@ from treadle.errors import InvalidArgument, WrongType
 
 if TYPE_CHECKING:
     from treadle._crew.crew import Crew
+    from treadle._crew.decider import Decider
 
 _PLAIN = (FunctionType, BuiltinFunctionType, MethodType, type)
 
@@ -36,30 +38,40 @@ class EngineChoice:
         make_engine: Makes the engine of one worker.
         pace: How many calls to hand over at once.
         make_worker: Makes the worker that owns such an engine.
+        decider: Finds out where calls are made best, where nobody has said so.
     """
 
     name: str
     make_engine: Callable[[], Engine | AwaitedEngine]
     pace: Pace
     make_worker: Callable[[Crew, Any, str], Worker] = ThreadWorker
+    decider: Decider | None = None
 
 
-def check_engine(engine: EngineOption | None, max_tasks_per_child: int | None) -> None:
-    """Raise unless there is such an engine, and it can do what is asked of it."""
-    if engine not in (None, *ENGINES) and not isinstance(engine, Executor):
-        known = ", ".join(map(repr, ENGINES))
+def check_engine(engine: RunEngine | None, max_tasks_per_child: int | None, may_be_found: bool = False) -> None:
+    """Raise unless there is such an engine, and it can do what is asked of it.
+
+    ``may_be_found``: it may be ``"auto"``.
+    """
+    names = (*ENGINES, "auto") if may_be_found else ENGINES
+    if engine not in (None, *names) and not isinstance(engine, Executor):
+        known = ", ".join(map(repr, names))
         raise InvalidArgument("engine", describe(engine), f"one of {known} or a concurrent.futures.Executor")
     if max_tasks_per_child is not None:
         check_count("max_tasks_per_child", max_tasks_per_child, least=1)
-        if engine != "processes":
+        if engine not in ("processes", "auto"):
             raise InvalidArgument(
                 "max_tasks_per_child", str(max_tasks_per_child), "None where engine is not 'processes'"
             )
-    if engine == "processes" and not hasattr(os, "fork"):
+    if engine == "processes" and not _has_processes():
         raise InvalidArgument("engine", "'processes'", "'threads' on this system, which has no fork server")
 
 
-def default_workers(engine: EngineOption | None) -> int:
+def _has_processes() -> bool:
+    return hasattr(os, "fork")
+
+
+def default_workers(engine: RunEngine | None) -> int:
     """Return how many workers there are where nobody says how many.
 
     As many calls wait at once on an event loop as on threads: it is for the sake of who is asked, not of us.
@@ -71,16 +83,7 @@ def default_workers(engine: EngineOption | None) -> int:
     return usable_cores() if engine == "processes" else DEFAULT_MAX_WORKERS
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def engine_for(engine: EngineOption | None, fn: Callable[..., Any], role: str) -> EngineOption:
+def engine_for(engine: RunEngine | None, fn: Callable[..., Any], role: str) -> RunEngine:
     """Return the engine for ``fn``, the ``role`` of a call, where ``engine`` was asked for, or none.
 
     Raises:
@@ -91,7 +94,7 @@ def engine_for(engine: EngineOption | None, fn: Callable[..., Any], role: str) -
         raise WrongType(role, what, "a function that returns what it comes to")
     if not is_coroutine_function(fn):
         return engine or "threads"
-    if engine in (None, "coroutines"):
+    if engine in (None, "auto", "coroutines"):
         return "coroutines"
     what = f"the coroutine function {describe_function(fn)}"
     raise WrongType(role, what, f"a plain function where engine={engine!r}; without that, it is awaited")
@@ -108,7 +111,7 @@ def is_coroutine_function(fn: Any) -> bool:
     return iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004  # what kind it is
 
 
-def choose_engine(engine: EngineOption, plan: CallPlan, name: str) -> EngineChoice:
+def choose_engine(engine: RunEngine, plan: CallPlan, name: str, max_workers: int) -> EngineChoice:
     """Return how the calls of ``plan`` are made by ``engine``; ``name`` is that of the run, group or executor.
 
     Raises:
@@ -119,6 +122,11 @@ def choose_engine(engine: EngineOption, plan: CallPlan, name: str) -> EngineChoi
         return _choose_executor(engine, plan)
     if engine == "threads":
         return EngineChoice(engine, lambda: InlineEngine(plan), ON_THREADS)
+    if engine == "auto":
+        from treadle._crew.decider import Decider
+
+        decider = Decider(plan, name, max_workers, usable_cores() if _has_processes() else 0)
+        return EngineChoice(engine, decider.make_engine, ON_THREADS, decider=decider)
     if engine == "coroutines":
         from treadle._crew.slot import slots_on  # asyncio is slow to import
         from treadle._engines.coroutine import CoroutineEngine

@@ -90,6 +90,9 @@ class Course:
         self.awaited: Chunk | bool = False  # what the consumer waits for: a chunk, any (True), or none
         self.on_end: list[Callable[[], None]] = []
         self._engine = choice.name
+        self._decider = choice.decider
+        if choice.decider is not None:
+            self.on_end.append(choice.decider.end)
         self._has_resource = plan.resource is not None
         self._first_failure: tuple[Chunk, int] | None = None
         self._stop_deadline = 0.0
@@ -424,8 +427,14 @@ class Course:
             running=len(crew.chunks_in_hand()),
             workers=len(crew.workers),
             seconds=self._seconds if self._seconds is not None else perf_counter() - self._began,
-            decision=f"{self._engine}, at most {self.settings.max_workers} workers",
+            decision=self._decision(),
         )
+
+
+    def _decision(self) -> str:
+        if self._decider is not None:
+            return self._decider.decision
+        return f"{self._engine}, at most {self.settings.max_workers} workers"
 
 
 def _cancel(course: weakref.ref[Course], scope: Scope) -> None:

@@ -12,9 +12,9 @@ from treadle._core.hedge import Hedge
 from treadle._core.retry import Retry
 from treadle._core.settings import (
     DEFAULT_GRACE_SECONDS,
-    EngineOption,
     Intake,
     Progress,
+    RunEngine,
 )
 from treadle._run.choosing import choose_engine
 from treadle._run.course import Course
@@ -161,7 +161,7 @@ def map(
     name: str | None = None,
     grace: float = DEFAULT_GRACE_SECONDS,
     max_abandoned: int | None = None,
-    engine: EngineOption | None = None,
+    engine: RunEngine | None = None,
     max_tasks_per_child: int | None = None,
 ) -> Run[Any, Any]:
     """Call ``fn`` with the items of ``iterables``, many at a time on threads, and return the ``Run``.
@@ -217,9 +217,11 @@ def map(
             ``max_workers``.
         engine: Not given, ``"threads"``, or for coroutine functions ``"coroutines"``, which may also be given for what
             only turns out to return something awaitable. ``"processes"``: each worker has a process of its own make its
-            calls, for work that computes. What is not in a module that can be imported there (lambdas, inner functions, ``__main__``) needs
-            ``pip install 'treadle[processes]'``. A call past ``call_timeout`` or ``grace`` is killed with its process,
-            so nothing is left behind. Context variables do not travel.
+            calls, for work that computes. What is not in a module that can be imported there (lambdas, inner functions,
+            ``__main__``) needs ``pip install 'treadle[processes]'``. A call past ``call_timeout`` or ``grace`` is killed
+            with its process, so nothing is left behind. Context variables do not travel. ``"auto"``: on threads, until the first calls
+            have shown that they hold the GIL, and that processes would pay; ``stats.decision`` says why. An executor
+            of ``concurrent.futures`` makes them where it makes all calls.
         max_tasks_per_child: Calls after which a process is replaced by a fresh one; None: never.
 
     Raises:
@@ -268,7 +270,10 @@ def start_run(
     """Start a run of this ``kind`` over ``items``, of which ``total`` are expected."""
     check_cancelled()
     settings, plan = recipe.settings, recipe.plan
-    course = make_course(settings, recipe.policy, plan, choose_engine(settings.engine, plan, settings.name), items)
+    choice = choose_engine(settings.engine, plan, settings.name, settings.max_workers)
+    course = make_course(settings, recipe.policy, plan, choice, items)
+    if choice.decider is not None:
+        choice.decider.lead(course.crew, total)
     run = kind._open(course, plan.context, as_outcomes=False)
     if settings.progress:
         course.on_end.append(show_progress(settings.name, settings.progress, course.stats, total))

@@ -12,9 +12,9 @@ from treadle._core.hedge import Hedge
 from treadle._core.retry import Retry
 from treadle._core.settings import (
     DEFAULT_GRACE_SECONDS,
-    EngineOption,
     Intake,
     Progress,
+    RunEngine,
     Settings,
     check_callable,
 )
@@ -40,7 +40,7 @@ class StageOptions(TypedDict, total=False):
     name: str | None
     grace: float
     max_abandoned: int | None
-    engine: EngineOption | None
+    engine: RunEngine | None
     max_tasks_per_child: int | None
 
 
@@ -96,7 +96,7 @@ def prepare(
     name: str | None = None,
     grace: float = DEFAULT_GRACE_SECONDS,
     max_abandoned: int | None = None,
-    engine: EngineOption | None = None,
+    engine: RunEngine | None = None,
     max_tasks_per_child: int | None = None,
 ) -> Recipe:
     """Check the options of ``treadle.map``, and put together what a run is made of.
@@ -111,7 +111,7 @@ def prepare(
     for option, thing in (("initializer", initializer), ("resource", resource)):
         if thing is not None:
             check_callable(option, thing)
-    check_engine(engine, max_tasks_per_child)
+    check_engine(engine, max_tasks_per_child, may_be_found=True)
     engine = engine_for(engine, fn, role)
     workers = default_workers(engine) if max_workers is None else max_workers
     settings = Settings(

@@ -20,7 +20,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.describe import describe_function
 from treadle._core.outcome import Stats
 from treadle._core.register import WorkerState
-from treadle._core.settings import EngineOption, check_callable
+from treadle._core.settings import EngineOption, RunEngine, check_callable
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
 from treadle._crew.onlook import in_hand, states_of
@@ -100,7 +100,7 @@ class TaskBook:
             idle_seconds=idle_seconds,
             prefix=prefix,
         )
-        self._engine: EngineOption | None = None
+        self._engine: RunEngine | None = None
         self._takes_any = engine == "coroutines"  # also what only turns out to return a coroutine
         self._choosing = threading.Lock()  # protects the choice of the engine
         if engine is not None:
@@ -157,13 +157,13 @@ class TaskBook:
             raise
         return task
 
-    def _choose(self, engine: EngineOption) -> None:
+    def _choose(self, engine: RunEngine) -> None:
         """Let calls be made by ``engine``, unless one is chosen already."""
         with self._choosing:
             if self._engine is not None:
                 return
             plan = self._plan if engine != "coroutines" else replace(self._plan, fn=make_call_here)
-            choice = choose_engine(engine, plan, self.name)
+            choice = choose_engine(engine, plan, self.name, max_workers=0)
             self.crew.equip(choice.make_engine, choice.make_worker)
             self._engine = engine
 

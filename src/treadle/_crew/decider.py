@@ -1,0 +1,322 @@
+"""The decider of a run with ``engine="auto"``: measures its first calls, and has them go on where they do best.
+
+They are made by threads, as all calls are unless something speaks for a process; so whatever it finds, their results
+count. It has a thread of its own, which reads, waits and knocks, and ends with its decision: what is measured are real
+calls, in whatever order they come, and one that takes for ever must hold up no decision.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from treadle._core.chunk import Chunk
+from treadle._core.gil import is_gil_enabled
+from treadle._core.tell import tell
+from treadle._crew.chunking import IN_PROCESSES
+from treadle._crew.deciding import Measures, judge, make_out
+from treadle._crew.gil_probe import probe
+from treadle._engines.engine import CallPlan, Engine
+from treadle._engines.inline import InlineEngine
+from treadle._engines.movable import Gauge, MovableEngine
+from treadle._sync.parker import Parker
+from treadle.errors import NotPicklable
+
+if TYPE_CHECKING:
+    from treadle._crew.crew import Crew
+
+# The first calls: at least so many that take so long; or whatever there is by then.
+SAMPLE_CALLS = 3
+SAMPLE_SECONDS = 0.005
+MAX_SAMPLE_SECONDS = 0.020
+LOOK_SECONDS = 0.005
+# With a second thread: so long to find its pace, then so many calls for a comparison; else processor time has to do.
+SETTLE_SECONDS = 0.010
+TRY_SECONDS = 0.040
+TRY_CALLS = 8
+# A call that does not end may wait for one that has not begun: so one worker more each time, at ever longer intervals.
+PATIENCE_SECONDS = 0.25
+# Two that are at work for less than this, together, do not have enough of it.
+WORK_FOR_TWO = 1.5
+
+
+class Over(Exception):
+    """The run has ended; nothing is to be decided any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of pickling the function, an argument and a result.
+
+    Attributes:
+        seconds: For the latter two.
+        make_engine: Makes the engines of processes; None: it cannot be.
+        refusal: Why not.
+    """
+
+    seconds: float = 0.0
+    make_engine: Callable[[], Engine] | None = None
+    refusal: str = ""
+
+
+class Decider:
+    """Decides for one crew where its calls are made, once, and says why in ``decision``.
+
+    Args:
+        plan: How calls are made.
+        name: Of the run.
+        max_workers: That the run may have; while calls are measured there is one.
+        cores: That may be used: so many processes at most; 0: there can be none.
+    """
+
+    def __init__(self, plan: CallPlan, name: str, max_workers: int, cores: int) -> None:
+        self.destination: Callable[[], Engine] | None = None
+        self.decision = f"threads, at most {max_workers} workers: nothing was decided yet"
+        self._plan = plan
+        self._name = name
+        self._max_workers = max_workers
+        self._processes = min(cores, max_workers)
+        self._total: int | None = None
+        self._crew: Crew | None = None
+        self._gauges: dict[Gauge, None] = {}
+        self._begin = threading.Lock()  # taken for good by whoever starts the thread
+        self._is_over = False
+        self._parker = Parker()
+        self._awaits_news = False  # first this, then the look: workers do it the other way round
+        self._wants_trial = False
+        self._trial: Trial | None = None
+        self._is_thread_due = False
+        self._had_gil = False
+        self._before = (0, 0.0, 0.0)  # what is not to be counted
+
+    def lead(self, crew: Crew, total: int | None) -> None:
+        """Decide for ``crew``, which has nothing to do yet, and expects ``total`` calls, if anybody knows."""
+        self._crew, self._total = crew, total
+        if (reason := self._why_not_at_all()) is not None:
+            self._stay(reason)
+        elif not is_gil_enabled():
+            self._stay("without a GIL, threads compute side by side")
+            self._is_thread_due = True  # the first calls may import something that turns it on
+        else:
+            self._had_gil = self._is_thread_due = True
+            crew.resize(1)
+
+    def end(self) -> None:
+        """Take note that the run has ended."""
+        self._is_over = True
+        self._crew = None
+        self._parker.wake()
+
+    def make_engine(self) -> Engine:
+        """Return the engine of one worker."""
+        return MovableEngine(InlineEngine(self._plan), self)
+
+    def _why_not_at_all(self) -> str | None:
+        if self._processes == 0:
+            return "there are no processes on this system"
+        if self._processes < 2:
+            return "one worker is all there may be" if self._max_workers < 2 else "there is one core to use"
+        if self._total is not None and self._total < 2:
+            return "there is one call to make"
+        if names := sorted(variable.name for variable in self._plan.context):
+            return f"calls see the context variable {names[0]!r}, and such do not travel to processes"
+        return None
+
+    # On the workers' threads
+
+    def note_begun(self, gauge: Gauge) -> None:
+        """Begin with the first call, and wake who waits for one."""
+        if not self._is_thread_due:
+            return
+        self._gauges[gauge] = None
+        if self._begin.acquire(blocking=False):
+            thread = threading.Thread(target=self._run, name=f"treadle-{self._name}-decider", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._is_thread_due = False
+                self._stay(f"nothing was measured, as no further thread starts ({error})")
+        elif self._awaits_news:
+            self._parker.wake()
+
+    def note_ended(self, chunk: Chunk) -> None:
+        """Try whether an argument and a result can be pickled, where that is the question.
+
+        Here and now: later, others may be changing them. And whatever has to be imported would take a thread beside
+        calls that hold the GIL ten times as long, which waits for it after each file.
+        """
+        if self._wants_trial and chunk.results and not (chunk.failures and 0 in chunk.failures):
+            self._wants_trial = False
+            self._trial = _try(self._plan, chunk.items[0], chunk.results[0])
+        if self._awaits_news:
+            self._parker.wake()
+
+    def call_off(self, error: BaseException) -> None:
+        """Stay on threads, as a process would not start."""
+        self.destination = None
+        tell(logging.WARNING, "run %r stays on threads: a process could not get ready", self._name, error=error)
+        self._stay(f"they were to go on in processes, but one could not get ready: {error}")
+
+    # On the decider's
+
+    def _run(self) -> None:
+        try:
+            self._decide()
+        except Over:
+            self.decision = f"threads, at most {self._max_workers} workers: it was over before more was known"
+        except BaseException as error:
+            tell(logging.ERROR, "run %r: deciding failed", self._name, error=error)
+            self._stay("deciding failed, see the log")
+        self._is_thread_due = self._awaits_news = self._wants_trial = False
+        self._gauges.clear()
+
+    def _decide(self) -> None:
+        found = self._sample()
+        if not self._had_gil:
+            if not is_gil_enabled():
+                return
+            self._ours().resize(1)
+            self._before = self._totals()  # those were made by many at a time
+            found = self._sample()
+        while (kind := judge(found)) in ("knock", "try two"):
+            if kind == "knock":
+                found = replace(found, held=probe(self._wait_until_busy, self._is_busy))
+            else:
+                found = replace(found, gain=self._try_two(found))
+        if kind == "tiny":
+            self._stay(f"a call takes {found.mean * 1e6:.2g} us, so they are made many at a time by one worker")
+        elif kind == "waits":
+            self._stay(f"calls wait: they compute {found.computing:.0%} of their time")
+        elif kind == "computes without the GIL":
+            self._stay(f"calls compute, and let others do so too: {_shown(found)}")
+        else:
+            self._weigh(found)
+
+    def _sample(self) -> Measures:
+        while True:
+            found = self._read()
+            if found.seconds >= MAX_SAMPLE_SECONDS or (found.calls >= SAMPLE_CALLS and found.seconds >= SAMPLE_SECONDS):
+                return found
+            self._wait_until_busy()
+            self._pause(LOOK_SECONDS)
+
+    def _read(self) -> Measures:
+        totals, before = self._totals(), self._before
+        seconds, computing = totals[1] - before[1], totals[2] - before[2]
+        free = max(computing, seconds - sum(gauge.seconds_in_line() for gauge in list(self._gauges)))
+        return Measures(totals[0] - before[0], seconds, computing / free if free else 0.0)
+
+    def _try_two(self, one: Measures) -> float:
+        """Return how much further two threads get than one; infinite where the work is not enough for two."""
+        self._ours().resize(2)
+        self._pause(SETTLE_SECONDS)
+        before, began = self._totals(), perf_counter()
+        self._pause(TRY_SECONDS)
+        passed = perf_counter() - began
+        calls, seconds, computing = (now - then for now, then in zip(self._totals(), before, strict=True))
+        if seconds < WORK_FOR_TWO * passed:
+            return math.inf
+        if calls >= TRY_CALLS and one.calls >= TRY_CALLS:
+            return 2 * (calls / seconds) * one.mean
+        return 2 * (computing / seconds) / one.computing
+
+    def _weigh(self, found: Measures) -> None:
+        """Move to processes, if that pays and everything pickles."""
+        holds = f"calls hold the GIL ({_shown(found)})"
+        trial = self._wait_for_trial(1 if found.gain is None else 2)
+        if trial.make_engine is None:
+            self._stay(f"{holds}, but cannot move to processes: {trial.refusal}")
+            return
+        calls, *_ = self._totals()
+        left = None if self._total is None else self._total - calls
+        opening = max((gauge.opening for gauge in list(self._gauges)), default=0.0)
+        if not found.calls:
+            found = replace(self._read(), held=found.held, gain=found.gain)
+        bill = make_out(found, trial.seconds, left, self._processes, opening)
+        if not bill.pays:
+            self._stay(f"{holds}, but processes would not pay for the calls that are left: {left}")
+            return
+        crew = self._ours()
+        self.decision = f"processes, at most {self._processes} workers: {holds}; about {bill.gain:.1f}x faster"
+        self.destination = trial.make_engine
+        crew.sizer.pace = IN_PROCESSES
+        crew.resize(self._processes)
+
+    def _wait_for_trial(self, workers: int) -> Trial:
+        patience = PATIENCE_SECONDS
+        self._wants_trial = self._awaits_news = True
+        deadline = perf_counter() + patience
+        while (trial := self._trial) is None:
+            self._wait(deadline - perf_counter())
+            if perf_counter() >= deadline:
+                workers = min(workers + 1, self._max_workers)
+                self._ours().resize(workers)
+                patience *= 2
+                deadline = perf_counter() + patience
+        self._awaits_news = False
+        return trial
+
+    def _stay(self, reason: str) -> None:
+        self.decision = f"threads, at most {self._max_workers} workers: {reason}"
+        if (crew := self._crew) is not None:
+            crew.resize(self._max_workers)
+
+    def _ours(self) -> Crew:
+        crew = self._crew
+        if crew is None or self._is_over or crew.is_stopping:
+            raise Over
+        return crew
+
+    def _totals(self) -> tuple[int, float, float]:
+        readings = [gauge.read() for gauge in list(self._gauges)]
+        calls, seconds, computing = zip(*readings, strict=True) if readings else ((), (), ())
+        return sum(calls), sum(seconds), sum(computing)
+
+    def _is_busy(self) -> bool:
+        return any(gauge.is_busy for gauge in list(self._gauges))
+
+    def _wait_until_busy(self) -> None:
+        self._ours()
+        while not self._is_busy():
+            self._awaits_news = True
+            if not self._is_busy():
+                self._parker.rest(-1)
+            self._awaits_news = False
+            self._ours()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for news, or so long."""
+        self._parker.rest(max(0.0, seconds))
+        self._ours()
+
+    def _pause(self, seconds: float) -> None:
+        deadline = perf_counter() + seconds
+        while (left := deadline - perf_counter()) > 0:
+            self._wait(left)
+
+
+def _try(plan: CallPlan, item: object, result: object) -> Trial:
+    from treadle._engines.process import ProcessEngine, wrap_plan  # not for whoever needs only threads
+    from treadle._engines.process_pickling import wrap
+
+    try:
+        parcel = wrap_plan(plan)
+        began = perf_counter()
+        wrap(item, "the argument")
+        wrap(result, "the result")
+        return Trial(perf_counter() - began, lambda: ProcessEngine(plan, parcel))
+    except NotPicklable as error:
+        return Trial(refusal=str(error))
+
+
+def _shown(found: Measures) -> str:
+    """Return the evidence, for people."""
+    shown = f"they compute {found.computing:.0%} of their time, and it was held {found.held or 0:.0%} of it"
+    if found.gain is None or found.gain == math.inf:
+        return shown
+    return f"{shown}; two threads got {found.gain:.1f}x as far as one"
