@@ -365,3 +365,9 @@ def test_numbers_have_bounds() -> None:
         explore(lost_update, schedules=0)
     with pytest.raises(treadle.errors.InvalidArgument):
         explore(lost_update, preemptions=-1)
+
+
+def test_a_module_that_does_not_exist_is_no_success() -> None:
+    """Nothing of it was run, so nothing could be found."""
+    with pytest.raises(treadle.InvalidArgument, match="modules must be a module that is imported.*no_such_module"):
+        explore(lambda: None, modules=["no_such_module"], schedules=2)

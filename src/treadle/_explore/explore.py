@@ -78,7 +78,8 @@ def explore(
         Standstill: In some schedule nobody could go on.
         AssertionError: A thread has gone on for 200,000 steps without end, or waits for something unknown.
         BaseException: What the scenario or a thread of it raised, with notes that tell how it came about.
-        InvalidArgument: A number is out of its bounds, or ``replay`` is not from a note.
+        InvalidArgument: A number is out of its bounds, ``replay`` is not from a note, or one of ``modules`` is none
+            that was imported by the end.
         RuntimeError: Another exploration is going on in this process.
 
     Example:
@@ -122,6 +123,9 @@ def explore(
             length = max(length, schedule.scheduler.choices)
             if number % COLLECT_EVERY == 0:
                 gc.collect()
+    for name in names or []:  # not before: the scenario may import it
+        if name not in sys.modules:
+            raise InvalidArgument("modules", repr(name), "a module that is imported, as its steps were to be explored")
     return len(seen)
 
 
