@@ -16,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import treadle
-from tests.conftest import Gate
+from tests.calls import Nap
+from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import wait_until
 from treadle._core.chunk import Chunk
 from treadle._core.gil import is_gil_enabled
+from treadle._crew.crew import Crew
 from treadle._crew.muster import Muster
+from treadle._crew.worker import Worker
 
 
 def assert_exact(run: treadle.Run[Any, Any], delivered: int, rest: list[treadle.Outcome[Any, Any]]) -> None:
@@ -381,3 +384,28 @@ def test_a_call_that_was_only_just_taken_is_not_made_once_the_account_is_closed(
 
     assert [outcome.status for outcome in rest] == ["not_started", "failed"]
     assert calls == [1]
+
+
+def test_a_cancelled_call_whose_end_is_being_settled_is_not_told_as_a_failure_before(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it raised stands in its chunk for a moment; a consumer whose wait lasts looks into chunks that are in hand."""
+    hand_in = Crew.hand_in
+
+    def hold(crew: Crew, worker: Worker, chunk: Chunk) -> None:
+        gate.hold()
+        hand_in(crew, worker, chunk)
+
+    monkeypatch.setattr(Crew, "hand_in", hold)
+    nap = Nap()
+    with treadle.map(nap, [1], ordered=False, grace=PATIENCE_SECONDS) as run:
+        outcomes = run.outcomes()
+        nap.wait_until_begun()
+        with run._course.crew.lock:
+            run._course.stop(None)
+        gate.wait_for_arrivals()
+
+        assert outcomes._delivery.step(stalled=True) is None
+
+        gate.open()
+        assert [outcome.status for outcome in outcomes] == ["cancelled"]

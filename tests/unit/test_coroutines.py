@@ -276,7 +276,7 @@ def test_what_takes_no_notice_of_its_cancellation_is_left_behind_and_its_slot_re
     outcomes = list(treadle.map(call, ["stuck", "fine"], max_workers=1, call_timeout=0.05, grace=0.05).outcomes())
 
     assert [(outcome.status, outcome.abandoned) for outcome in outcomes] == [("timed_out", True), ("succeeded", False)]
-    assert "leaves a coroutine behind: the call for item 0 ('stuck')" in caplog.text
+    wait_until(lambda: "leaves a coroutine behind: the call for item 0 ('stuck')" in caplog.text)
 
 
 def test_each_call_is_a_task_of_its_own_with_nothing_left_of_the_one_before() -> None:

@@ -283,8 +283,12 @@ class Delivery(Iterator[Iterator[Any]]):
         return end
 
     def _is_settled(self, chunk: Chunk) -> bool:
-        """Tell whether what is in ``chunk`` counts: what a call came to may yet be followed by another attempt."""
-        return chunk.trial is None or chunk.end != "running" or self._course.is_sealed
+        """Tell whether what is in ``chunk`` counts.
+
+        What a call came to may yet be followed by another attempt, or turn out to be that it was cancelled.
+        """
+        may_change = chunk.trial is not None or chunk.is_cancelled
+        return not may_change or chunk.end != "running" or self._course.is_sealed
 
     def _hand_over(self, chunk: Chunk, end: int) -> Iterator[Any] | _Span:
         end = min(end, chunk.delivered + self._most)
