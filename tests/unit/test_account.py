@@ -389,7 +389,7 @@ def test_a_call_that_was_only_just_taken_is_not_made_once_the_account_is_closed(
 def test_a_cancelled_call_whose_end_is_being_settled_is_not_told_as_a_failure_before(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it raised stands in its chunk for a moment; a consumer whose wait lasts looks into chunks that are in hand."""
+    """What it raised stands in its chunk for a moment; a consumer whose wait lasts looks into those in hand."""
     hand_in = Crew.hand_in
 
     def hold(crew: Crew, worker: Worker, chunk: Chunk) -> None:

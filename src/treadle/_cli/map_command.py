@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
 import click
@@ -97,8 +97,9 @@ def map_command(
         sys.stdout = cast(TextIO, tagged)  # it has what print() needs
         writer = Writer(_beside_progress(results, quiet))
         call = JSONCall(function, tagged)
+        fn: Callable[[Entry], Any] = call.awaiting if is_coroutine_function(function) else call
         run = treadle.map(
-            call.awaiting if is_coroutine_function(function) else call,
+            fn,
             entries if total is None else _Sized(entries, total),
             max_workers=max_workers,
             ordered=ordered,

@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 FOR_EVER_SECONDS = 1e6
 
 
+class SlotTask(asyncio.Task[None]):
+    """Whoever cancels all tasks of the loop means calls, and not those who make them.
+
+    While a resource is opened or closed it may be cancelled: that is how ``asyncio.timeout`` works, there.
+    """
+
+    is_cancellable = False
+
+    def cancel(self, msg: object = None) -> bool:
+        """Cancel what runs in it, where that is the user's."""
+        return self.is_cancellable and super().cancel(msg)
+
+
 class Slot(Worker):
     """Works as a ``ThreadWorker`` does, in a task on the crew's event loop; its calls are tasks of their own.
 
@@ -33,7 +46,7 @@ class Slot(Worker):
         context: What its engine is opened in.
     """
 
-    __slots__ = ("_home", "_host", "_is_over", "_parent", "name")
+    __slots__ = ("_home", "_host", "_is_over", "_parent", "_task", "name")
     engine: AwaitedEngine
     parker: LoopParker
 
@@ -86,13 +99,15 @@ class Slot(Worker):
         home.enter()
         self._home = home
         self.crew.report_opening(self)  # which sends for the next: so they all begin in one turn of the loop
-        home.loop.create_task(self._work(home), name=self.name, context=self._parent.copy())
+        self._task = SlotTask(self._work(home), loop=home.loop, name=self.name, context=self._parent.copy())
 
     async def _work(self, home: EventLoop) -> None:
         crew, engine = self.crew, self.engine
         go_inside(Inside(home.loop, None, crew.places))
         try:
+            self._task.is_cancellable = True
             await engine.open()
+            self._task.is_cancellable = False
         except BaseException as error:  # the initializer's or the resource's: it ends the run
             crew.report_unopened(self, error)
             await self._close(home)
@@ -111,16 +126,13 @@ class Slot(Worker):
         seconds = None if crew.idle_seconds > FOR_EVER_SECONDS else crew.idle_seconds
         chunk = crew.exchange_nowait(self, finished)
         while chunk is NOTHING_YET:
-            try:
-                is_news = await self.parker.wait(seconds)
-            except asyncio.CancelledError:  # whoever cancels all tasks of the loop does not mean this one
-                is_news = True
-            chunk = crew.look_again(self, is_news)
+            chunk = crew.look_again(self, await self.parker.wait(seconds))
         return chunk
 
     async def _close(self, home: EventLoop) -> None:
         error: BaseException | None = None
         try:
+            self._task.is_cancellable = True
             await self.engine.close()
         except BaseException as raised:
             error = raised
