@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from treadle._crew.controller import Knee
+from treadle._crew.controller import Knee, Round
 
 LATENCY = 0.05
 REFUSAL_SECONDS = 0.005
@@ -85,7 +85,7 @@ def fixed(workers: int) -> Callable[[], Knee]:
     """Return what makes a controller that always says ``workers``."""
 
     class Fixed(Knee):
-        def note(self, began: float, ended: float, calls: int, busy: int, cores: float = 0.0) -> None: ...
+        def note(self, done: Round, open_since: Callable[[], Iterable[float]]) -> None: ...
         def note_throttled(self, now: float) -> None: ...
 
     return lambda: Fixed(workers, workers)
@@ -116,14 +116,16 @@ def simulate(
         now, _, began, answer = heapq.heappop(running)
         if now <= seconds and not answer.is_refusal:
             done, last = done + 1, now
+        knee.note(Round(began, now, int(not answer.is_refusal), busy, busy, answer.cores), lambda: open_since(running))
         if answer.is_refusal:
             left += 1
-            knee.note(began, now, 0, busy)
             knee.note_throttled(now)
-        else:
-            knee.note(began, now, 1, busy, answer.cores)
         if trace is not None and (not trace or trace[-1][1] != knee.workers):
             trace.append((now, knee.workers))
+
+
+def open_since(running: Iterable[tuple[float, int, float, Answer]]) -> Iterator[float]:
+    return (began for _, _, began, _ in running)
 
 
 def best_fixed(make_server: Callable[[random.Random], Server], seconds: float, seed: int = 0) -> tuple[int, float]:

@@ -23,6 +23,8 @@ EngineName = Literal["threads", "processes", "coroutines"]
 EngineOption = EngineName | Executor
 # What makes many calls of one function can find out which engine suits them.
 RunEngine = EngineOption | Literal["auto"]
+# A number, or what measuring finds.
+WorkersOption = int | Literal["auto"]
 Progress = bool | Callable[[Stats], object]
 
 
@@ -41,6 +43,7 @@ class Settings:
     grace: float = DEFAULT_GRACE_SECONDS
     max_abandoned: int = DEFAULT_MAX_WORKERS
     engine: RunEngine = "threads"
+    is_tuned: bool = False  # the number of workers is found while calls are made; then it begins with another
     lead: int = 1  # chunks that may wait for each worker, where no buffersize was given
 
     def __post_init__(self) -> None:

@@ -8,20 +8,21 @@ alone would not do, as items differ; nor would waiting for errors, as most serve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 # Enough to see something, and harmless to nearly everybody.
 START_WORKERS = 16
 MAX_WORKERS = 256
-# A window has at least so many calls, and one for each worker; up to so many times that, where they are unlike.
-WINDOW_CALLS = 8
+# A window has at least so many rounds, and one for each worker; up to so many times that, where they are unlike.
+WINDOW_ROUNDS = 8
 MAX_WINDOWS = 4
+# To compare numbers that are near to each other takes more, and there is time for it.
+PROBE_WINDOWS = 3
 # Workers with less to do than this were not what limited the rate.
 BUSY_SHARE = 0.85
 # So much of the processors busy means that these are what workers share.
 COMPUTING_CORES = 0.7
-LOOK_AT_CORES_CALLS = 4
 # Twice the workers have to bring so much more.
 WORTH_DOUBLING = 0.25
 HARDLY_ANY_GAIN = 0.10
@@ -33,8 +34,9 @@ MAX_HOLD_SECONDS = 15.0
 # How much of the last window is in the rate that others are compared with.
 MEMORY = 0.3
 # Calls that became so much faster by themselves are a reason to probe before it is time.
-SURPRISE = 0.05
-SURPRISE_SECONDS = 1.0
+SURPRISE = 0.08
+# But not right after a change, whose aftermath may look like that.
+REST_SECONDS = 1.0
 # A quarter more is to bring half of that.
 WORTH_KEEPING = 0.5
 # After an answer that means "slow down".
@@ -44,9 +46,10 @@ DEAF_LATENCIES = 2.0
 BELOW_CEILING = 0.95
 CEILING_SECONDS = 20.0
 MAX_CEILING_SECONDS = 300.0
-# Rates below half of what they were, three windows long.
+# Rates below half of what they were.
 COLLAPSE = 0.5
-COLLAPSED_WINDOWS = 3
+# One window may be chance; so many in a row are news.
+WINDOWS_OF_NEWS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +74,43 @@ class Lesson:
     is_settled: bool
 
 
+@dataclass(slots=True)  # not frozen, which takes three times as long to make
+class Round:
+    """What one worker did in one go.
+
+    Attributes:
+        began: When it asked for calls to make, in seconds of any clock that goes on evenly.
+        ended: When these were made.
+        calls: How many; 0 where they came to nothing, such as a refusal.
+        workers: How many workers there were at the end.
+        busy: How many of them had something to do.
+        cores: Seconds of processor time that the calls took.
+    """
+
+    began: float
+    ended: float
+    calls: int
+    workers: int
+    busy: int
+    cores: float = 0.0
+
+
 @dataclass(slots=True)
 class Window:
-    """Calls that began since the number of workers changed last, and have ended."""
+    """Rounds that began since the number of workers changed last: from a worker's asking for calls to their end."""
 
-    reports: int = 0
+    workers: int
+    rounds: int = 0
     calls: int = 0
     seconds: float = 0.0
     squares: float = 0.0
     busy: float = 0.0
     cores: float = 0.0
+    seconds_open: float = 0.0  # by which rounds that have not ended are longer than the mean
 
     def add(self, seconds: float, calls: int, busy: int, cores: float) -> None:
-        """Take note of ``calls`` that took so many ``seconds`` one after the other."""
-        self.reports += 1
+        """Take note of a round with so many ``calls``."""
+        self.rounds += 1
         self.calls += calls
         self.seconds += seconds
         self.squares += seconds * seconds
@@ -93,30 +119,33 @@ class Window:
 
     @property
     def latency(self) -> float:
-        """Seconds a call, on the average; those that came to nothing count for the time alone."""
-        return self.seconds / max(self.calls, 0.5)
+        """Seconds for a call. Those that came to nothing, and those that do not end, count for the time alone.
+
+        Without the latter, a server that keeps some waiting while it serves others again and again would seem fast.
+        """
+        return (self.seconds + self.seconds_open) / max(self.calls, 0.5)
 
     @property
     def mean_busy(self) -> float:
-        """Workers at work, on the average."""
-        return self.busy / self.reports
+        """Workers that had something to do, on the average."""
+        return self.busy / self.rounds
 
     @property
     def rate(self) -> float:
         """Calls a second, by Little's law."""
-        return self.mean_busy / max(self.latency, 1e-9)
+        return self.workers / max(self.latency, 1e-9)
 
     @property
     def error(self) -> float:
         """How far the rate may be off: its standard error, as a share of it."""
-        mean = self.seconds / self.reports
-        variance = max(0.0, self.squares / self.reports - mean * mean)
-        return math.sqrt(variance / self.reports) / max(mean, 1e-9)
+        mean = self.seconds / self.rounds
+        variance = max(0.0, self.squares / self.rounds - mean * mean)
+        return math.sqrt(variance / self.rounds) / max(mean, 1e-9)
 
     @property
     def computing(self) -> float:
         """How many cores the calls keep busy."""
-        return self.cores / max(self.seconds, 1e-9) * self.mean_busy
+        return self.cores / max(self.seconds + self.seconds_open, 1e-9) * self.workers
 
 
 class Knee:
@@ -143,14 +172,16 @@ class Knee:
         self._is_fresh = lesson is None  # nothing is known yet
         self._decide: Callable[[Window, float], None] = self._grow
         self._since = -math.inf  # calls that began before this say nothing of the present number
-        self._window = Window()
+        self._window = Window(self.workers)
         self._base: Level | None = None  # the best number so far
         self._best_rate = 0.0
         self._latency = math.inf  # of a call while nothing is in its way
         self._hold_seconds = HOLD_SECONDS
         self._hold_until = math.inf
         self._grows_next = True
-        self._slow_windows = 0
+        self._slow_windows = 0  # one after the other
+        self._fast_windows = 0
+        self._calm_rate = 0.0  # before the fast ones
         self._has_collapsed = False
         self._ceiling = math.inf
         self._ceiling_until = -math.inf
@@ -168,27 +199,28 @@ class Knee:
 
     # What happens
 
-    def note(self, began: float, ended: float, calls: int, busy: int, cores: float = 0.0) -> None:
-        """Take note of calls that were made one after the other.
+    def note(self, done: Round, open_since: Callable[[], Iterable[float]]) -> None:
+        """Take note that a round of calls has ended.
 
         Args:
-            began: The first, in seconds of any clock that goes on evenly.
-            ended: The last.
-            calls: How many; 0 where they came to nothing, such as a refusal.
-            busy: How many workers were at work when they ended.
-            cores: Seconds of processor time that they took.
+            done: What there is to know of it.
+            open_since: Tells when the rounds began that have not ended.
         """
+        began, ended = done.began, done.ended
         if began < self._since:
             return
-        if busy > self.workers:  # some are to leave yet: what begins now still feels them
+        if done.workers > self.workers:  # some are to leave yet: what begins now still feels them
             self._restart(ended)
             return
         window = self._window
-        window.add(max(ended - began, 1e-9), calls, busy, cores)
-        if self._is_fresh and window.reports >= LOOK_AT_CORES_CALLS and window.computing >= COMPUTING_CORES:
-            self._take_for_computing(ended)
-        elif window.reports >= max(WINDOW_CALLS, self.workers):
-            if window.mean_busy >= BUSY_SHARE * self.workers:
+        window.add(max(ended - began, 1e-9), done.calls, done.busy, done.cores)
+        if window.rounds >= self._rounds_wanted():
+            late = ended - window.seconds / window.rounds
+            window.seconds_open = sum(max(0.0, late - max(since, self._since)) for since in open_since())
+            if self._is_fresh and self._base is None and window.computing >= COMPUTING_CORES:
+                self._is_fresh = False
+                self._set(min(2, self._cores, self.workers), ended, "calls compute rather than wait")
+            elif window.mean_busy >= BUSY_SHARE * self.workers:
                 self._decide(window, ended)
             else:  # something else is too slow for as many
                 self._restart(ended)
@@ -215,8 +247,7 @@ class Knee:
         base = self._base
         if base is None:
             self._accept(window)
-            self._set(2 * self.workers, now, "as more brought more")
-            self._hold_if_at(window.mean_busy, now)
+            self._double(now)
             return
         wanted = 1 + WORTH_DOUBLING * (self.workers / base.workers - 1)
         if self._is_unclear(window, base, base.rate * wanted):
@@ -224,8 +255,7 @@ class Knee:
         gain = window.rate / base.rate
         if gain >= wanted:
             self._accept(window)
-            self._set(2 * self.workers, now, "as more brought more")
-            self._hold_if_at(window.mean_busy, now)
+            self._double(now)
         elif self._is_fresh and gain < 1 + HARDLY_ANY_GAIN:
             self._step_down(base.workers // 2, now)
         else:
@@ -235,19 +265,14 @@ class Knee:
             self._settle(now)
         self._is_fresh = False
 
-    def _hold_if_at(self, workers: float, now: float) -> None:
-        """Hold if there can be no more than the ``workers`` that there were."""
-        if self.workers <= workers:
+    def _double(self, now: float) -> None:
+        before = self.workers
+        self._set(2 * before, now, "as more brought more")
+        if self.workers == before:
             self.reason = "no more are allowed"
             self._settle(now)
 
     # Shrinking
-
-    def _take_for_computing(self, now: float) -> None:
-        """Begin with few: calls that compute share the processors, or the one GIL, and slow each other down."""
-        self._is_fresh = False
-        if self.workers > (few := min(2, self._cores)):
-            self._set(few, now, "calls compute rather than wait")
 
     def _step_down(self, workers: int, now: float) -> None:
         self._is_fresh = False
@@ -280,7 +305,7 @@ class Knee:
         """Stay with this number for a while."""
         self._decide = self._hold
         self._base = None
-        self._slow_windows = 0
+        self._slow_windows = self._fast_windows = 0
         self._hold_until = now + self._hold_seconds
 
     def _hold(self, window: Window, now: float) -> None:
@@ -291,23 +316,23 @@ class Knee:
         if base is None:
             self._accept(window)
             return
+        if not self._fast_windows:
+            self._calm_rate = base.rate
+        is_at_rest = now >= self._hold_until - self._hold_seconds + REST_SECONDS
+        is_fast = rate > self._calm_rate * (1 + max(SURPRISE, 2 * math.hypot(window.error, base.error)))
+        self._fast_windows = self._fast_windows + 1 if is_at_rest and is_fast else 0
         self._slow_windows = self._slow_windows + 1 if rate < COLLAPSE * base.rate else 0
-        if self._slow_windows >= COLLAPSED_WINDOWS:
+        if self._slow_windows >= WINDOWS_OF_NEWS:
             self._collapse(now)
             return
+        if self._fast_windows >= WINDOWS_OF_NEWS:  # there may be room for more now
+            self._grows_next, self._hold_until = True, now
         if not self._slow_windows:
             self._has_collapsed = False
-            if self._is_better(window, base) and now >= self._hold_until - self._hold_seconds + SURPRISE_SECONDS:
-                self._grows_next = True  # there may be room for more now
-                self._hold_until = now
             mean = (1 - MEMORY) * base.rate + MEMORY * rate
             self._base = Level(self.workers, mean, math.sqrt(MEMORY / (2 - MEMORY)) * window.error)
         if now >= self._hold_until:
             self._probe(now)
-
-    def _is_better(self, window: Window, base: Level) -> bool:
-        """Tell whether calls have become faster by themselves."""
-        return window.rate > base.rate * (1 + max(SURPRISE, 2 * math.hypot(window.error, base.error)))
 
     def _collapse(self, now: float) -> None:
         """Halve the number, once, as what is asked has become much slower without a word."""
@@ -345,8 +370,7 @@ class Knee:
         self._accept(window)
         if is_more:
             self._decide = self._grow
-            self._set(2 * self.workers, now, "as more brought more")
-            self._hold_if_at(window.mean_busy, now)
+            self._double(now)
         else:
             self._best_rate = max(self._best_rate, base.rate)
             self._step_down(int(0.75 * self.workers), now)
@@ -355,9 +379,13 @@ class Knee:
 
     def _is_unclear(self, window: Window, base: Level, bound: float) -> bool:
         """Tell whether the rate is too near to ``bound`` to say on which side of it, and more calls would help."""
-        if window.reports >= MAX_WINDOWS * max(WINDOW_CALLS, self.workers):
+        if window.rounds >= MAX_WINDOWS * self._rounds_wanted():
             return False
         return abs(window.rate / bound - 1) < math.hypot(window.error, base.error)
+
+    def _rounds_wanted(self) -> int:
+        windows = PROBE_WINDOWS if self._decide == self._compare else 1
+        return windows * max(WINDOW_ROUNDS, self.workers)
 
     def _accept(self, window: Window) -> None:
         self._base = Level(self.workers, window.rate, window.error)
@@ -386,4 +414,4 @@ class Knee:
 
     def _restart(self, now: float) -> None:
         self._since = now
-        self._window = Window()
+        self._window = Window(self.workers)

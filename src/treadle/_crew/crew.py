@@ -191,12 +191,12 @@ class Crew(Muster):
         for worker, _ in left_behind:
             if worker in self.workers:
                 self.give_up(worker)
+                worker.engine.kill()
         return left_behind
 
     def give_up(self, worker: Worker) -> None:
         """Leave ``worker`` behind with the calls in its hands: another may take its place. Called under the lock."""
         worker.is_abandoned = True
-        worker.engine.kill()
         for chunk in worker.in_hand():
             chunk.todo.clear()
             chunk.freeze()
@@ -274,11 +274,9 @@ class Crew(Muster):
             worker.is_on_its_way = False
             if self._on_its_way is worker:
                 self._on_its_way = None
-            is_surplus = self.has_surplus()
+            lent, is_surplus = self.room.take_awaited(worker) if self.has_surplus() else (None, False)
             if is_surplus:
-                chunk, is_surplus = self.room.take_awaited(worker)
-            if is_surplus:
-                return None if chunk is None else self._take_on(worker, chunk)
+                return None if lent is None else self._take_on(worker, lent)
             chunk = self._take()
         chunk = chunk or self._look_for_work(worker)
         return chunk if chunk is None or chunk is NOTHING_YET else self._take_on(worker, chunk)

@@ -19,6 +19,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.gil import is_gil_enabled
 from treadle._core.tell import tell
 from treadle._crew.chunking import IN_PROCESSES
+from treadle._crew.controller import Knee
 from treadle._crew.deciding import Measures, judge, make_out
 from treadle._crew.gil_probe import probe
 from treadle._engines.engine import CallPlan, Engine
@@ -79,6 +80,7 @@ class Decider:
         self.decision = f"threads, at most {max_workers} workers: nothing was decided yet"
         self._plan = plan
         self._name = name
+        self.knee: Knee | None = None  # finds the number of threads, once calls are not measured any more
         self._max_workers = max_workers
         self._processes = min(cores, max_workers)
         self._total: int | None = None
@@ -262,8 +264,13 @@ class Decider:
         return trial
 
     def _stay(self, reason: str) -> None:
-        self.decision = f"threads, at most {self._max_workers} workers: {reason}"
-        if (crew := self._crew) is not None:
+        workers = "" if self.knee is not None else f", at most {self._max_workers} workers"
+        self.decision = f"threads{workers}: {reason}"
+        if (crew := self._crew) is None:
+            return
+        if self.knee is not None:
+            crew.tune(self.knee)
+        else:
             crew.resize(self._max_workers)
 
     def _ours(self) -> Crew:

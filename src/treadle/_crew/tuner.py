@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING
 
 from treadle._core.chunk import Chunk
-from treadle._crew.controller import Knee
+from treadle._crew.controller import Knee, Round
 from treadle._crew.worker import ThreadWorker, Worker
 
 if TYPE_CHECKING:
     from treadle._crew.muster import Muster
-
-
-@dataclass(frozen=True, slots=True)
-class _Report:
-    began: float
-    ended: float
-    calls: int
-    busy: int
-    cores: float
-    is_throttled: bool
 
 
 class Tuner:
@@ -39,7 +29,7 @@ class Tuner:
     def __init__(self, crew: Muster, knee: Knee) -> None:
         self.knee = knee
         self._crew = crew
-        self._reports: deque[_Report] = deque()
+        self._reports: deque[Round | float] = deque()  # a number: when an answer came that meant to slow down
         self._passing_on = threading.Lock()  # protects the controller; taken before the crew's
         self._here = threading.local()  # this thread's processor time, when it began its chunk
 
@@ -54,16 +44,26 @@ class Tuner:
         cores = 0.0
         if isinstance(worker, ThreadWorker):  # on a loop, all have one thread
             cores = thread_time() - getattr(self._here, "began", 0.0)
+        crew, began, ended = self._crew, worker.free_since, perf_counter()
+        worker.free_since = ended
         is_throttled = chunk.trial is not None and chunk.trial.is_throttled
-        good = 0 if is_throttled else calls
-        ended = perf_counter() if chunk.ended is None else chunk.ended
-        self._reports.append(_Report(chunk.begun, ended, good, self._crew.at_work(), cores, is_throttled))
+        self._reports.append(
+            Round(
+                began=chunk.begun if began is None else began,
+                ended=ended,
+                calls=0 if is_throttled else calls,
+                workers=len(crew.workers),
+                busy=crew.at_work(),
+                cores=cores,
+            )
+        )
+        if is_throttled:
+            self._reports.append(ended)
         self._pass_on()
 
-    def note_lost(self) -> None:
-        """Take note that a call that was left behind meant to slow down."""
-        now = perf_counter()
-        self._reports.append(_Report(now, now, 0, 0, 0.0, is_throttled=True))
+    def note_throttled(self) -> None:
+        """Take note that a call that was left behind meant to slow down. Without a lock."""
+        self._reports.append(perf_counter())
         self._pass_on()
 
     def _pass_on(self) -> None:
@@ -75,10 +75,19 @@ class Tuner:
             finally:
                 self._passing_on.release()
 
-    def _tell(self, report: _Report) -> None:
-        self.knee.note(report.began, report.ended, report.calls, report.busy, report.cores)
-        if report.is_throttled:
-            self.knee.note_throttled(report.ended)
+    def _tell(self, report: Round | float) -> None:
+        if isinstance(report, Round):
+            self.knee.note(report, self._open_since)
+        else:
+            self.knee.note_throttled(report)
+
+    def _open_since(self) -> Iterator[float]:
+        """Tell since when each worker has asked for the calls that it is making."""
+        for worker in list(self._crew.workers):
+            chunk = worker.chunk
+            since = worker.free_since or (None if chunk is None else chunk.begun)
+            if since is not None:
+                yield since
 
     def follow(self) -> None:
         """Let the crew have as many workers as the controller says."""

@@ -44,8 +44,8 @@ class Worker:
     """
 
     __slots__ = (
-        *("chunk", "crew", "engine", "is_abandoned", "is_idle", "is_on_its_way", "is_opening", "outer", "parker"),
-        "thread",
+        *("chunk", "crew", "engine", "free_since", "is_abandoned", "is_idle", "is_on_its_way", "is_opening", "outer"),
+        *("parker", "thread"),
     )
     thread: threading.Thread | SharedThread
     parker: Waker
@@ -59,6 +59,7 @@ class Worker:
         self.is_on_its_way = True  # woken or started, and not arrived yet
         self.is_opening = False
         self.is_idle = False
+        self.free_since: float | None = None  # when it handed in its last chunk, where a tuner wants to know
 
     @property
     def is_started(self) -> bool:

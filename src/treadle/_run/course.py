@@ -28,6 +28,7 @@ from treadle._engines.engine import CallPlan
 from treadle._run.choosing import EngineChoice
 from treadle._run.intake import Intake
 from treadle._run.ledger import Ledger
+from treadle._run.tuning import Tuning
 from treadle._sync import timekeeper
 from treadle._sync.parker import Parker, Waker
 from treadle._sync.timekeeper import Timer
@@ -93,6 +94,7 @@ class Course:
         self._decider = choice.decider
         if choice.decider is not None:
             self.on_end.append(choice.decider.end)
+        self._tuning: Tuning | None = None  # where the number of workers is not fixed
         self._has_resource = plan.resource is not None
         self._first_failure: tuple[Chunk, int] | None = None
         self._stop_deadline = 0.0
@@ -107,6 +109,15 @@ class Course:
         register.enroll(self)
 
     # Going on
+
+    def tune(self, tuning: Tuning) -> None:
+        """Have as many workers as measuring finds, from now on."""
+        self._tuning = tuning
+        self.on_end.append(tuning.end)
+        if self._decider is None:
+            self.crew.tune(tuning.knee)
+        else:
+            self._decider.knee = tuning.knee
 
     def use_feeder(self, context: Context) -> None:
         """Advance the input on a thread of its own from now on."""
@@ -430,8 +441,10 @@ class Course:
             decision=self._decision(),
         )
 
-
     def _decision(self) -> str:
+        if self._tuning is not None and self.crew.tuner is not None:
+            where = self._engine if self._decider is None else self._decider.decision
+            return f"{where}; {self._tuning.decision}"
         if self._decider is not None:
             return self._decider.decision
         return f"{self._engine}, at most {self.settings.max_workers} workers"

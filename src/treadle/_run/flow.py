@@ -49,7 +49,7 @@ class FlowAccount:
                 **asdict(leg.course.stats()),
                 number=number,
                 name=leg.stage.name,
-                max_workers=leg.course.settings.max_workers,
+                max_workers=leg.course.crew.max_workers,
                 passed_on=leg.outlet.count,
                 full_before=1 - leg.inlet.share(),
                 empty_after=leg.outlet.share(),

@@ -15,11 +15,13 @@ from treadle._core.settings import (
     Intake,
     Progress,
     RunEngine,
+    WorkersOption,
 )
 from treadle._run.choosing import choose_engine
 from treadle._run.course import Course
 from treadle._run.options import MapOptions, Recipe, prepare
 from treadle._run.run import Run, Stream
+from treadle._run.tuning import Tuning
 from treadle._show.progress import show_progress
 from treadle._sync.limiter import Limiter
 from treadle.errors import InvalidArgument, WrongType
@@ -143,7 +145,7 @@ def map(
     fn: Callable[..., Any],
     /,
     *iterables: Iterable[Any],
-    max_workers: int | None = None,
+    max_workers: WorkersOption | None = None,
     ordered: bool = True,
     buffersize: int | None = None,
     chunksize: int | None = None,
@@ -181,7 +183,9 @@ def map(
             awaited, ``max_workers`` of them at once, on one event loop on a thread of its own.
         iterables: Advanced by one thread at a time, by default the one that consumes the results.
         max_workers: Workers at most, 32 unless given, or with processes as many as there are usable cores; started
-            only as work waits for them.
+            only as work waits for them. ``"auto"``: as many as bring something, up to 256 threads; found by measuring
+            while calls are made, and remembered, in this process, for the next run of the same function behind the
+            same limiter. The bounds below go by the number of the moment. Not for calls that wait for one another.
         ordered: Deliver in input order; False delivers as calls complete.
         buffersize: Items that may wait, beyond one per worker. By default as many as there are workers (or with
             ``chunksize`` that many chunks), and more only while calls are tiny and what they return is small.
@@ -272,6 +276,8 @@ def start_run(
     settings, plan = recipe.settings, recipe.plan
     choice = choose_engine(settings.engine, plan, settings.name, settings.max_workers)
     course = make_course(settings, recipe.policy, plan, choice, items)
+    if settings.is_tuned:
+        course.tune(Tuning(settings.engine, plan.fn, recipe.policy.limiter))
     if choice.decider is not None:
         choice.decider.lead(course.crew, total)
     run = kind._open(course, plan.context, as_outcomes=False)

@@ -16,18 +16,20 @@ from treadle._core.settings import (
     Progress,
     RunEngine,
     Settings,
+    WorkersOption,
     check_callable,
 )
 from treadle._crew.policy import Policy
 from treadle._engines.engine import CallPlan
-from treadle._run.choosing import check_engine, default_workers, engine_for
+from treadle._run.choosing import check_engine, engine_for
+from treadle._run.tuning import count_workers
 from treadle._sync.limiter import Limiter
 
 
 class StageOptions(TypedDict, total=False):
     """The options of whatever makes calls as ``map`` does, for type checkers; what they mean stands there."""
 
-    max_workers: int | None
+    max_workers: WorkersOption | None
     ordered: bool
     buffersize: int | None
     chunksize: int | None
@@ -80,7 +82,7 @@ def prepare(
     role: str = "fn",
     spread: bool = False,
     resource: Callable[[], Any] | None = None,
-    max_workers: int | None = None,
+    max_workers: WorkersOption | None = None,
     ordered: bool = True,
     buffersize: int | None = None,
     chunksize: int | None = None,
@@ -113,9 +115,10 @@ def prepare(
             check_callable(option, thing)
     check_engine(engine, max_tasks_per_child, may_be_found=True)
     engine = engine_for(engine, fn, role)
-    workers = default_workers(engine) if max_workers is None else max_workers
+    workers = count_workers(max_workers, engine)
     settings = Settings(
         max_workers=workers,
+        is_tuned=max_workers == "auto",
         ordered=ordered,
         buffersize=buffersize,
         chunksize=chunksize,

@@ -1,0 +1,60 @@
+"""What controllers have learnt in this process, by what was called and behind which limiter."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import partial
+from types import BuiltinFunctionType, MethodType
+from typing import Any
+
+from treadle._crew.controller import Lesson
+from treadle._sync.limiter import Limiter
+
+MAX_LESSONS = 1000
+
+_lessons: OrderedDict[Hashable, Lesson] = OrderedDict()
+_lock = threading.Lock()  # protects ``_lessons``
+
+
+def subject_of(fn: Callable[..., Any], limiter: Limiter | None, engine: str) -> Hashable:
+    """Return what a lesson is about. It holds neither the function nor the limiter.
+
+    Functions of the same code are the same: a lambda in a loop is one, whatever it has closed over.
+    """
+    return _name_of(fn), None if limiter is None else weakref.ref(limiter), engine
+
+
+def recall(subject: Hashable) -> Lesson | None:
+    """Return what was learnt last about ``subject``."""
+    with _lock:
+        return _lessons.get(subject)
+
+
+def remember(subject: Hashable, lesson: Lesson | None) -> None:
+    """Keep ``lesson``, and forget the oldest where there are too many."""
+    if lesson is None:
+        return
+    with _lock:
+        _lessons[subject] = lesson
+        _lessons.move_to_end(subject)
+        while len(_lessons) > MAX_LESSONS:
+            _lessons.popitem(last=False)
+
+
+def _name_of(fn: Any) -> Hashable:
+    while True:
+        if isinstance(fn, partial):
+            fn = fn.func
+        elif isinstance(fn, MethodType):
+            # Of what stands for another function it is that one.
+            fn = getattr(fn.__self__, "__wrapped__", fn.__func__)
+        elif hasattr(fn, "__wrapped__"):
+            fn = fn.__wrapped__
+        else:
+            break
+    if isinstance(fn, BuiltinFunctionType):  # it may hold the object that it is a method of
+        return fn.__module__, fn.__qualname__
+    return weakref.ref(getattr(fn, "__code__", fn if isinstance(fn, type) else type(fn)))
