@@ -63,6 +63,10 @@ class RunContract:
 
     engine: Any
     leaves_stuck_calls_behind = True
+    hears_cancellation = True  # a call can look whether it was asked to end
+    has_own_workers = False  # which cannot be got ready for a run
+    takes_back_what_waits = True  # behind a slow call, where it was sent along with that
+    engine_within: Any = None  # for a run within a call; the same unless given
 
     def map(self, fn: Any, *iterables: Any, **options: Any) -> treadle.Run[Any, Any]:
         run: treadle.Run[Any, Any] = treadle.map(fn, *iterables, engine=self.engine, **options)
@@ -183,6 +187,8 @@ class RunContract:
 
     @pytest.mark.parametrize("call", [sleep_and_tell, spin_and_tell])
     def test_a_call_that_looks_ends_when_the_run_is_closed(self, call: Any, tmp_path: Path) -> None:
+        if not self.hears_cancellation:
+            pytest.skip("nobody can tell the call")
         run = self.map(call, [tmp_path], grace=PATIENCE_SECONDS)
         wait_until((tmp_path / "asleep").exists)
 
@@ -213,6 +219,8 @@ class RunContract:
         assert outcomes[1].abandoned == self.leaves_stuck_calls_behind
 
     def test_a_call_that_heeds_its_timeout_is_not_killed(self, tmp_path: Path) -> None:
+        if not self.hears_cancellation:
+            pytest.skip("nobody can tell the call")
         run = self.map(sleep_and_tell, [tmp_path], call_timeout=0.3, grace=PATIENCE_SECONDS)
 
         (outcome,) = run.outcomes()
@@ -242,6 +250,8 @@ class RunContract:
     # What workers have
 
     def test_each_worker_has_a_resource_closed_before_the_run_is_over(self, tmp_path: Path) -> None:
+        if self.has_own_workers:
+            pytest.skip("its workers are its own")
         diary = tmp_path / "diary"
 
         results = list(self.map(lambda item, _: item, range(10), resource=lambda: Resource(diary), max_workers=1))
@@ -250,6 +260,9 @@ class RunContract:
         assert diary.read_text().split() == ["made", "closed"]
 
     def test_an_initializer_that_fails_ends_the_run_with_its_error(self) -> None:
+        if self.has_own_workers:
+            pytest.skip("its workers are its own")
+
         def refuse() -> None:
             raise ConnectionError("no")
 
@@ -259,7 +272,7 @@ class RunContract:
     # Nesting
 
     def test_a_run_within_a_call(self) -> None:
-        engine = self.engine
+        engine = self.engine_within or self.engine
 
         def call(number: int) -> int:
             return sum_of_squares(number, engine)
@@ -272,6 +285,8 @@ class RunContract:
 
     def test_a_slow_tail_after_tiny_calls_is_shared(self, file_gate: FileGate) -> None:
         """All of it may be in one chunk; other workers come and take their part."""
+        if not self.takes_back_what_waits:
+            pytest.skip("what was sent along with a slow call waits for it")
 
         def call(item: int) -> object:
             return file_gate.hold(item) if item >= 3000 else item

@@ -19,9 +19,12 @@ class DaskExecutor(Executor):
     def __init__(self, client: Any) -> None:
         self._client = client
         self._executor = client.get_executor(pure=False)
+        self._is_shut_down = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have ``fn(*args, **kwargs)`` called by the cluster, and return its future."""
+        if self._is_shut_down:
+            raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future[Any] = self._executor.submit(fn, *args, **kwargs)
         return future
 
@@ -32,12 +35,24 @@ class DaskExecutor(Executor):
             wait: Return only when what was submitted has ended; otherwise it is cancelled.
             cancel_futures: Cancel it in any case.
         """
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
         if self._client.status == "running":
             self._executor.shutdown(wait=wait and not cancel_futures)
         self._client.close()
 
+    def count_threads(self) -> int:
+        """Return how many calls the cluster makes at once, as it is now."""
+        return 0 if self._is_shut_down else count_threads(self._client)
+
     def __repr__(self) -> str:
-        return f"treadle.dask({self._client.scheduler.address!r})"
+        return f"<treadle.dask with {self._client!r}>"
+
+
+def count_threads(client: Any) -> int:
+    """Return how many threads the workers of the cluster have."""
+    return sum(client.ncores().values())
 
 
 def dask(address: str, *, timeout: float = 5.0) -> DaskExecutor:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, describe, describe_function
-from treadle._engines.dask import DaskExecutor
+from treadle._engines.dask import DaskExecutor, count_threads
 from treadle._engines.engine import CallPlan, EngineBroken, never_awaited
 from treadle._engines.errand import ByValue, carry_out, in_pickle, make_calls, pack
 from treadle._engines.inline import spread
@@ -177,7 +177,7 @@ class ExecutorEngine:
     def _settle(self, chunk: Chunk, results: list[Any], portion: Portion, future: Future[Any]) -> None:
         """Record what came of a portion."""
         if future.cancelled():
-            if not chunk.is_cancelled:
+            if not (chunk.is_cancelled or self._is_left_behind):
                 self._break(chunk, results, portion, BrokenExecutor("the executor has cancelled its calls"))
             put_back(chunk, portion.items)  # none has begun, or nobody asks any more
             return
@@ -244,8 +244,10 @@ def _is_dask(executor: Executor) -> bool:
 
 def capacity(executor: Executor) -> int | None:
     """Return how many calls ``executor`` makes at once at most, by what it says of itself; None: it does not."""
-    if _is_dask(executor):
-        found: Any = sum(executor._client.ncores().values())  # type: ignore[attr-defined]  # it has no other way
+    if isinstance(executor, DaskExecutor):
+        found: Any = executor.count_threads()
+    elif _is_dask(executor):
+        found = count_threads(executor._client)  # type: ignore[attr-defined]  # there is no other way
     else:
         found = getattr(executor, "_max_workers", None)
     return found if isinstance(found, int) and found > 0 else None
