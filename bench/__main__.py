@@ -9,7 +9,20 @@ import sys
 import threading
 from time import perf_counter
 
-from bench import channel, flow, goodbye, locks, memory, overhead, periodic, policy, processes, scheduling, traversal
+from bench import (
+    channel,
+    coroutines,
+    flow,
+    goodbye,
+    locks,
+    memory,
+    overhead,
+    periodic,
+    policy,
+    processes,
+    scheduling,
+    traversal,
+)
 from bench.benchmark import FULL, QUICK, Benchmark, Check, Effort, Result
 from bench.launch import ROOT
 from bench.measure import explain
@@ -19,7 +32,20 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for theme in (
-        *(overhead, scheduling, policy, processes, locks, flow, memory, goodbye, traversal, periodic, channel),
+        *(
+            overhead,
+            scheduling,
+            policy,
+            processes,
+            coroutines,
+            locks,
+            flow,
+            memory,
+            goodbye,
+            traversal,
+            periodic,
+            channel,
+        ),
     )
     for benchmark in theme.BENCHMARKS
 }
