@@ -109,7 +109,7 @@ class LockWatch:
 
 
 class Rescue:
-    """Raises a deadlock in the main thread, while its block runs there, by a signal: it may be waiting for a lock."""
+    """Raises a deadlock in the main thread, while its block runs there, by signals: it may be waiting for a lock."""
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()  # protects what follows
@@ -138,14 +138,18 @@ class Rescue:
         run_aside("rescue", lambda: self._interrupt(deadlock, block))
 
     def _interrupt(self, deadlock: Deadlock, block: int) -> None:
+        """Raise it again while the block goes on: on its way out it may come to wait for a thread that hangs."""
         main = threading.main_thread().ident or 0
-        deadline = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < deadline and not hangs(main) and self._block == block:
-            time.sleep(POLL_SECONDS)
-        with self._lock:
-            if self._block == block:
-                self._deadlock = deadlock
-                _send_interrupt(main)
+        is_first = True
+        while self._block == block:
+            deadline = time.monotonic() + GRACE_SECONDS
+            while time.monotonic() < deadline and self._block == block and not (is_first and hangs(main)):
+                time.sleep(POLL_SECONDS)
+            is_first = False
+            with self._lock:
+                if self._block == block:
+                    self._deadlock = deadlock
+                    _send_interrupt(main)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         deadlock, self._deadlock = self._deadlock, None

@@ -11,6 +11,7 @@ from tests.programs import finish, start
 
 TESTS = """
     import threading
+    from concurrent.futures import ThreadPoolExecutor
 
     import pytest
 
@@ -43,6 +44,20 @@ TESTS = """
     def test_that_waits_for_those_that_hang():
         for thread in hang(daemon=False):
             thread.join()
+
+
+    def test_that_waits_again_on_its_way_out():
+        with ThreadPoolExecutor(2) as pool:
+            a, b, both = threading.Lock(), threading.Lock(), threading.Barrier(2)
+
+            def take(first, second):
+                with first:
+                    both.wait()
+                    with second:
+                        return 1
+
+            tasks = [pool.submit(take, a, b), pool.submit(take, b, a)]
+            assert sum(task.result() for task in tasks) == 2
 
 
     def test_that_hangs_itself():
@@ -95,14 +110,15 @@ def test_a_deadlock_fails_the_test_it_is_in(tmp_path: Path) -> None:
     assert status == 1, out
     for name in ("before", "after", "whose_teardown_hangs"):
         assert f"PASSED test_them.py::test_{name}" in out, out
-    for name in ("that_does_not_wait", "that_waits_for_those_that_hang", "that_hangs_itself", "that_fails_anyway"):
+    failing = ("that_does_not_wait", "that_waits_for_those_that_hang", "that_waits_again_on_its_way_out")
+    for name in (*failing, "that_hangs_itself", "that_fails_anyway"):
         assert f"FAILED test_them.py::test_{name}" in out, out
     assert "ERROR test_them.py::test_whose_teardown_hangs" in out, out
     assert "deadlock: 2 threads wait for each other" in out
     assert "threading.RLock made at " in out
     assert "thread 'MainThread' waits for what it holds itself" in out
     assert "ZeroDivisionError" in out
-    assert "2 threads hang" in out, "the ones that are no daemons would hold the exit"
+    assert "4 threads hang" in out, "the ones that are no daemons would hold the exit"
 
 
 def test_it_is_an_option_of_the_configuration_too(tmp_path: Path) -> None:
