@@ -284,3 +284,19 @@ def test_a_callback_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> No
 def test_a_callback_can_be_called() -> None:
     with pytest.raises(treadle.WrongType, match="callback"), treadle.watch_locks(3):  # type: ignore[arg-type]
         pass
+
+
+def test_the_call_alone_is_a_mistake_that_is_told() -> None:
+    """A tool that reports by its silence must not be silent because it was never switched on."""
+    with pytest.warns(RuntimeWarning, match="watches nothing by itself"):
+        treadle.watch_locks()
+
+    with pytest.raises(treadle.WrongType, match="callback must be callable"):
+        treadle.watch_locks("report")  # type: ignore[arg-type]
+
+
+def test_a_block_is_entered_once() -> None:
+    watch = treadle.watch_locks()
+
+    with watch, pytest.raises(RuntimeError, match="entered once"):
+        watch.__enter__()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import _thread
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, TypeAlias
 
@@ -32,11 +33,35 @@ class _Watch:
 
     def __init__(self, callback: Callback | None) -> None:
         self.callback = callback
+        self._was_entered = False
+
+    def __enter__(self) -> None:
+        if self._was_entered:
+            raise RuntimeError("a block of watch_locks() is entered once; call it again for another")
+        self._was_entered = True
+        try:
+            _change(self, is_opened=True)
+        except BaseException:  # Ctrl-C: each step may be done twice
+            _change(self, is_opened=False)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            _change(self, is_opened=False)
+        except BaseException:
+            _change(self, is_opened=False)
+            raise
+
+    def __del__(self) -> None:
+        if not self._was_entered:
+            text = "watch_locks() watches nothing by itself: write `with treadle.watch_locks():` around what is to be watched"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
-@contextmanager
-def watch_locks(callback: Callback | None = None) -> Iterator[None]:
-    """Watch the plain locks of ``threading`` that are made while the block runs, and tell of deadlocks among them.
+def watch_locks(callback: Callback | None = None) -> AbstractContextManager[None]:
+    """Watch the plain locks of ``threading`` that are made while its block runs, and tell of deadlocks among them.
 
     This is for locks that are not Treadle's, of a program or of the libraries that it uses: ``threading.Lock`` and
     ``RLock``, and with them ``Condition``, ``Event``, ``queue.Queue``, logging handlers and executors. A deadlock of
@@ -46,7 +71,7 @@ def watch_locks(callback: Callback | None = None) -> Iterator[None]:
     Locks are watched for as long as they live, also after the block; locks from before it never are, nor those of code
     that took the factory by name before (``from threading import Lock``) or calls ``_thread.allocate_lock``. The block
     is for the whole process: other threads' locks made meanwhile are watched as well. Blocks may be nested, and
-    open in several threads at once.
+    open in several threads at once. The call alone watches nothing: thrown away, it warns.
 
     A lock that was ever released by another thread than the one that took it is a signal, which nobody holds: no
     deadlock is told of with it. Waits with a timeout end by themselves. A watched lock costs several times
@@ -68,12 +93,7 @@ def watch_locks(callback: Callback | None = None) -> Iterator[None]:
     """
     if callback is not None:
         check_callable("callback", callback)
-    watch = _Watch(callback)
-    try:
-        _change(watch, is_opened=True)
-        yield
-    finally:
-        _change(watch, is_opened=False)
+    return _Watch(callback)
 
 
 def _change(watch: _Watch, is_opened: bool) -> None:
