@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from treadle._core.chunk import Chunk
-from treadle._core.coroutine import Inside, go_inside
 from treadle._crew.worker import Worker
 from treadle._engines.engine import AwaitedEngine
 from treadle._sync.event_loop import EventLoop, LoopHost
@@ -99,11 +98,13 @@ class Slot(Worker):
         home.enter()
         self._home = home
         self.crew.report_opening(self)  # which sends for the next: so they all begin in one turn of the loop
-        self._task = SlotTask(self._work(home), loop=home.loop, name=self.name, context=self._parent.copy())
+        context = home.make_context(self._parent, self.crew.places)
+        self._task = SlotTask(self._work(home), loop=home.loop, name=self.name, context=context)
+            self._work(home), loop=home.loop, name=self.name, context=home.make_context(self._parent, self.crew.places)
+        )
 
     async def _work(self, home: EventLoop) -> None:
         crew, engine = self.crew, self.engine
-        go_inside(Inside(home.loop, None, crew.places))
         try:
             self._task.is_cancellable = True
             await engine.open()

@@ -51,10 +51,10 @@ class CoroutineEngine:
     async def make_calls(self, chunk: Chunk) -> None:
         """Make the calls of ``chunk``, one after the other, each in a copy of the submitter's context."""
         loop = asyncio.get_running_loop()
-        take, results = chunk.todo.pop, results_of(chunk)
+        results = results_of(chunk)
         while True:
             try:
-                item = take()
+                item = chunk.todo.pop()
             except IndexError:
                 return
             context, places = copy_context(), here.places

@@ -8,10 +8,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from time import perf_counter
+from typing import Any
 
 from treadle._core.cancellation import here
-from treadle._core.coroutine import LoopSeat
+from treadle._core.coroutine import Inside, LoopSeat, put_inside
 from treadle._core.gil import is_gil_enabled
 from treadle._core.stacks import read_stacks, user_part
 from treadle._sync.aside import guard
@@ -35,6 +37,7 @@ class EventLoop:
 
     def __init__(self, name: str, may_end: Callable[[EventLoop], bool]) -> None:
         self.loop = asyncio.new_event_loop()
+        self._template: Context | None = None
         self._may_end = may_end
         self._users = 0  # its thread's own
         self._steps: deque[Callable[[], object]] = deque()
@@ -52,6 +55,16 @@ class EventLoop:
                 self.loop.call_soon(self._drain)
             else:
                 self.loop.call_soon_threadsafe(self._drain)
+
+    def make_context(self, parent: Context, places: tuple[Any, ...]) -> Context:
+        """Return a copy of ``parent`` for a task that holds ``places``; they are the same each time.
+
+        Thousands of such copies share what is in them.
+        """
+        if self._template is None:
+            self._template = parent.copy()
+            put_inside(self._template, Inside(self.loop, None, places))
+        return self._template.copy()
 
     def has_steps(self) -> bool:
         """Tell whether there is anything to do that was asked for."""
