@@ -100,8 +100,6 @@ class Slot(Worker):
         self.crew.report_opening(self)  # which sends for the next: so they all begin in one turn of the loop
         context = home.make_context(self._parent, self.crew.places)
         self._task = SlotTask(self._work(home), loop=home.loop, name=self.name, context=context)
-            self._work(home), loop=home.loop, name=self.name, context=home.make_context(self._parent, self.crew.places)
-        )
 
     async def _work(self, home: EventLoop) -> None:
         crew, engine = self.crew, self.engine
