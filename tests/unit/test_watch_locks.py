@@ -288,7 +288,7 @@ def test_a_callback_can_be_called() -> None:
 
 def test_the_call_alone_is_a_mistake_that_is_told() -> None:
     """A tool that reports by its silence must not be silent because it was never switched on."""
-    with pytest.warns(RuntimeWarning, match="watches nothing by itself"):
+    with pytest.warns(RuntimeWarning, match="by itself watches nothing"):
         treadle.watch_locks()
 
     with pytest.raises(treadle.WrongType, match="callback must be callable"):

@@ -56,7 +56,7 @@ class _Watch:
 
     def __del__(self) -> None:
         if not self._was_entered:
-            text = "watch_locks() watches nothing by itself: write `with treadle.watch_locks():` around what is to be watched"
+            text = "watch_locks() by itself watches nothing: write `with treadle.watch_locks():` around what it is for"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
