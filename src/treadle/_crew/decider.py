@@ -201,9 +201,10 @@ class Decider:
 
     def _sample(self) -> Measures:
         while True:
-            found = self._read()
-            if found.seconds >= MAX_SAMPLE_SECONDS or (found.calls >= SAMPLE_CALLS and found.seconds >= SAMPLE_SECONDS):
-                return found
+            totals = self._totals()
+            calls, seconds = totals[0] - self._before[0], totals[1] - self._before[1]
+            if seconds >= MAX_SAMPLE_SECONDS or (calls >= SAMPLE_CALLS and seconds >= SAMPLE_SECONDS):
+                return self._read()
             self._wait_until_busy()
             self._pause(LOOK_SECONDS)
 

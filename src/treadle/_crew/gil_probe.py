@@ -35,32 +35,38 @@ class Knocks:
     def __init__(self) -> None:
         self.count = 0
         self.held = 0
+        self.late = 0.0  # seconds, of those
         self._evidence = 0.0
-
-    @property
-    def share(self) -> float:
-        """How often the GIL was held."""
-        return self.held / self.count if self.count else 0.0
 
     @property
     def are_enough(self) -> bool:
         """Whether more of them would change nothing."""
         return self.count >= MAX_KNOCKS or (self.count >= MIN_KNOCKS and abs(self._evidence) > SURE)
 
-    def note(self, is_held: bool) -> None:
-        """Take note of one more."""
+    def note(self, late: float) -> None:
+        """Take note of one more, which was so many seconds late."""
+        is_held = late > LATE_SECONDS
         self.count += 1
-        self.held += is_held
         self._evidence += _FOR_HELD if is_held else _FOR_FREE
+        if is_held:
+            self.held += 1
+            self.late += late
+
+    def share(self, in_line: float = 0.0) -> float:
+        """Return how often the GIL was held.
+
+        Args:
+            in_line: Seconds that the one who knocked waited for a processor instead.
+        """
+        return self.held / self.count * max(0.0, 1.0 - in_line / self.late) if self.held else 0.0
 
 
-def knock() -> bool:
-    """Sleep for a moment, and tell whether the GIL was held at its end."""
-    seconds, thread = random.uniform(*SLEEP_SECONDS), threading.get_native_id()
-    before, began = seconds_in_line(thread), time.perf_counter()
+def knock() -> float:
+    """Sleep for a moment, and return how late it was in the end."""
+    seconds = random.uniform(*SLEEP_SECONDS)
+    began = time.perf_counter()
     time.sleep(seconds)
-    late = time.perf_counter() - began - seconds
-    return late > LATE_SECONDS and late - (seconds_in_line(thread) - before) > LATE_SECONDS
+    return time.perf_counter() - began - seconds
 
 
 def probe(wait_until_busy: Callable[[], object], is_busy: Callable[[], bool]) -> float:
@@ -70,12 +76,13 @@ def probe(wait_until_busy: Callable[[], object], is_busy: Callable[[], bool]) ->
         wait_until_busy: Called before each knock. What it raises is raised.
         is_busy: Asked after it: that a GIL is free which nobody wants shows nothing.
     """
-    knocks, seconds = Knocks(), 0.0
+    knocks, thread, seconds = Knocks(), threading.get_native_id(), 0.0
+    before = seconds_in_line(thread)
     while not knocks.are_enough and seconds < MAX_SECONDS:
         wait_until_busy()
         began = time.perf_counter()
-        is_held = knock()
+        late = knock()
         seconds += time.perf_counter() - began
-        if is_held or is_busy():
-            knocks.note(is_held)
-    return knocks.share
+        if late > LATE_SECONDS or is_busy():
+            knocks.note(late)
+    return knocks.share(seconds_in_line(thread) - before)

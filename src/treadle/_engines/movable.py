@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Protocol
 
 from treadle._core.chunk import Chunk
-from treadle._core.processor import processor_clock, seconds_in_line
+from treadle._core.processor import processor_seconds, seconds_in_line
 from treadle._engines.engine import Engine
 
 
@@ -39,7 +39,6 @@ class Gauge:
         self.opening = opening
         self._thread = threading.get_native_id()
         self._in_line_before = seconds_in_line(self._thread)
-        self._cpu = processor_clock()
         # Chunks that are made: calls, seconds, seconds of a processor; then the one in hand, and when it began.
         self._state: tuple[int, float, float, Chunk | None, float, float] = (0, 0.0, 0.0, None, 0.0, 0.0)
 
@@ -50,7 +49,7 @@ class Gauge:
 
     def begin(self, chunk: Chunk) -> None:
         """Take note that the calls of ``chunk`` begin."""
-        self._state = (*self._state[:3], chunk, perf_counter(), self._cpu())
+        self._state = (*self._state[:3], chunk, perf_counter(), processor_seconds(self._thread))
 
     def end(self) -> None:
         """Take note that they have ended."""
@@ -66,7 +65,7 @@ class Gauge:
         if chunk is None:
             return calls, seconds, computing
         with suppress(OSError):  # the thread has just ended
-            computing += max(0.0, self._cpu() - cpu)
+            computing += max(0.0, processor_seconds(self._thread) - cpu)
         return calls + len(chunk.results), seconds + perf_counter() - begun, computing
 
 

@@ -18,6 +18,7 @@ from treadle._core.describe import annotate
 from treadle._core.outcome import Stats
 from treadle._core.register import WorkerState
 from treadle._core.settings import Settings
+from treadle._crew.advisor import Advisor
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
 from treadle._crew.onlook import in_hand, states_of
@@ -91,6 +92,7 @@ class Course:
         self.awaited: Chunk | bool = False  # what the consumer waits for: a chunk, any (True), or none
         self.on_end: list[Callable[[], None]] = []
         self._engine = choice.name
+        self.advisor = Advisor(self.name, self.crew) if choice.name == "threads" else None
         self._decider = choice.decider
         if choice.decider is not None:
             self.on_end.append(choice.decider.end)
@@ -442,12 +444,14 @@ class Course:
         )
 
     def _decision(self) -> str:
+        decided = self._engine if self._decider is None else self._decider.decision
         if self._tuning is not None and self.crew.tuner is not None:
-            where = self._engine if self._decider is None else self._decider.decision
-            return f"{where}; {self._tuning.decision}"
-        if self._decider is not None:
-            return self._decider.decision
-        return f"{self._engine}, at most {self.settings.max_workers} workers"
+            decided += f"; {self._tuning.decision}"
+        elif self._decider is None:
+            decided += f", at most {self.settings.max_workers} workers"
+        if self.advisor is not None and self.advisor.advice:
+            decided += f"; {self.advisor.advice}"
+        return decided
 
 
 def _cancel(course: weakref.ref[Course], scope: Scope) -> None:

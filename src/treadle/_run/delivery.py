@@ -173,6 +173,8 @@ class Delivery(Iterator[Iterator[Any]]):
             return END if self._as_outcomes else self._refuse()
         if course.is_finished:
             return END
+        if course.advisor is not None:
+            course.advisor.look_if_due(course.ledger.succeeded + course.ledger.failed)
         if stalled:
             self._polls += 1
             course.hurry()
@@ -344,11 +346,11 @@ class Delivery(Iterator[Iterator[Any]]):
                 course.stop(course.timeout_error())
                 left = 0.0
             waits.append(left)
-        self.poll_seconds = math.inf
+        self.poll_seconds = math.inf if course.advisor is None else course.advisor.seconds_left()
         course.intake.is_watched = False  # first this, then the look: the feeder does it the other way round
         if course.crew.can_stall() or self._may_hold_results(chunk):
             course.intake.is_watched = True
-            self.poll_seconds = min(MAX_POLL_SECONDS, MIN_POLL_SECONDS * 2 ** min(self._polls, 10))
+            self.poll_seconds = min(self.poll_seconds, MAX_POLL_SECONDS, MIN_POLL_SECONDS * 2 ** min(self._polls, 10))
         self.wait_seconds = min(waits, default=None)
 
     def _may_hold_results(self, awaited: Chunk | None) -> bool:
