@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 START_SECONDS = 60.0
 ROOT = Path(__file__).parent.parent
@@ -39,7 +40,7 @@ class DaskCluster:
         self.workers: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        from distributed import Client  # only for whoever has it
+        distributed: Any = import_module("distributed")  # only for whoever has it
 
         try:
             told = self._folder / "scheduler.json"
@@ -47,7 +48,7 @@ class DaskCluster:
             self.scheduler = self._start("dask_scheduler", *port, "--scheduler-file", str(told))
             self.address = json.loads(self._wait_for(told))["address"]
             self.workers = [self._start_worker() for _ in range(self._count)]
-            with Client(self.address, set_as_default=False, timeout=START_SECONDS) as client:
+            with distributed.Client(self.address, set_as_default=False, timeout=START_SECONDS) as client:
                 client.wait_for_workers(self._count, START_SECONDS)
         except BaseException:
             self.__exit__(None, None, None)

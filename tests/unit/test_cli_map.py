@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 pytest.importorskip("click")
 pytest.importorskip("rich")
 
+from tests.clusters import DaskCluster
 from tests.programs import TIMEOUT_SECONDS, finish, run_treadle, start_treadle
 
 FUNCTIONS = """
@@ -375,3 +377,55 @@ def test_a_number_out_of_bounds_is_the_users_mistake(option: tuple[str, str], fo
     assert code == 2
     assert option[0] in err
     assert "Traceback" not in err
+
+
+# Engines
+
+
+def test_processes_make_the_calls_where_they_are_asked_for(folder: Path) -> None:
+    (folder / "cores.py").write_text("import os\ndef where(text):\n    print('here')\n    return [text, os.getpid()]\n")
+    code, out, err = run_treadle("map", "cores.py:where", "a", "b", "--engine", "processes", "--ordered", cwd=folder)
+
+    assert (code, [row["key"] for row in rows(out)]) == (0, ["a", "b"])
+    assert [row["value"][0] for row in rows(out)] == ["a", "b"]
+    assert "here" in err
+
+
+def test_what_is_not_json_fails_in_processes_too(folder: Path) -> None:
+    code, out, _ = run_treadle("map", "work:odd", "a", "--engine", "processes", cwd=folder)
+
+    assert code == 1
+    assert rows(out)[0]["error"]["message"].startswith("the function returned set, which is not JSON")
+
+
+def test_an_engine_that_is_none_is_a_usage_error(folder: Path) -> None:
+    code, _, err = run_treadle("map", "work:shout", "a", "--engine", "steam", cwd=folder)
+
+    assert code == 2
+    assert "'steam' is none of threads, processes" in err
+
+
+def test_a_cluster_that_is_not_there_is_a_usage_error(folder: Path) -> None:
+    pytest.importorskip("distributed", exc_type=ImportError)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    code, _, err = run_treadle("map", "work:shout", "a", "--engine", f"dask://127.0.0.1:{port}", cwd=folder)
+
+    assert code == 2
+    assert f"no Dask scheduler answers at '127.0.0.1:{port}'" in " ".join(err.replace("│", " ").split())
+
+
+def test_a_cluster_makes_the_calls_without_the_file_and_without_treadle(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", exc_type=ImportError)
+    (folder / "cluster_work.py").write_text("BASE = 'from '\ndef call(text):\n    return BASE + text\n")
+    preload = tmp_path / "no_treadle.py"
+    preload.write_text("import sys\nsys.modules['treadle'] = None\n")
+
+    with DaskCluster(tmp_path, preload=preload) as cluster:
+        engine = f"dask://{cluster.address.removeprefix('tcp://')}"
+        code, out, err = run_treadle(
+            "map", "cluster_work.py:call", "a", "b", "--ordered", "--engine", engine, cwd=folder
+        )
+
+    assert (code, [row["value"] for row in rows(out)]) == (0, ["from a", "from b"]), err

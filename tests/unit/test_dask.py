@@ -156,7 +156,7 @@ def test_workers_are_as_many_as_the_cluster_has_threads(start: Callable[..., Das
     with treadle.dask(start().address) as cluster:
         run = treadle.map(abs, [1], engine=cluster)
         assert list(run) == [1]
-    assert "at most 2 workers" in run.stats.decision
+    assert "at most 2 workers" in str(run.stats.decision)
 
 
 def _is_zombie(pid: int) -> bool:

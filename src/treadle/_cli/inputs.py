@@ -36,6 +36,9 @@ class Entry:
     def __repr__(self) -> str:
         return repr(self.key)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, ((self.key, self.value),)  # where it goes there may be no Treadle
+
 
 def from_arguments(arguments: Iterable[str]) -> Iterator[Entry]:
     """Yield an entry for each argument."""

@@ -11,6 +11,7 @@ from typing import Any, TextIO, cast
 import click
 
 import treadle
+from treadle._cli.engines import EngineType, call_elsewhere, open_engine
 from treadle._cli.functions import load_function
 from treadle._cli.inputs import Entry, InputError, count_lines, from_arguments, from_json_lines, from_lines
 from treadle._cli.results import AboveTheBar, JSONCall, TaggedOutput, Writer, claim_stdout, discard
@@ -52,6 +53,7 @@ class FiniteNumber(click.FloatRange):
               help="Calls that begin in a second, further attempts included.")  # fmt: skip
 @click.option("--grace", type=FiniteNumber(min=0), default=0.25, show_default=True, metavar="SECONDS",
               help="How long running calls may take to end after Ctrl-C.")  # fmt: skip
+@click.option("--engine", type=EngineType(), help="What makes the calls (threads).")
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress and no summary.")
 def map_command(
     func: str,
@@ -66,6 +68,7 @@ def map_command(
     max_attempts: int,
     max_per_second: float | None,
     grace: float,
+    engine: str | None,
     quiet: bool,
 ) -> None:
     """Call FUNC with each INPUT, many at a time, and write a JSON line for each.
@@ -79,6 +82,7 @@ def map_command(
       treadle map shop.api:fetch 17 18 19
       treadle map fetch.py:page --lines urls.txt --output pages.jsonl
       tail -f access.log | treadle map logs.py:classify -
+      treadle map sums.py:factorize --lines numbers.txt --engine processes
 
     Results are {"index", "key", "status", "value"} lines on standard output; a line of a failed call has
     "error" instead of "value", and "attempts" where there were several. Everything else goes to standard
@@ -92,12 +96,15 @@ def map_command(
     entries, total = _choose_inputs(inputs, line_files, json_files, key_field)
     function = load_function(func)
     signals = Signals()
-    with _open_results(output, line_files + json_files) as results:
+    with open_engine(engine) as maker, _open_results(output, line_files + json_files) as results:
         tagged = TaggedOutput()
         sys.stdout = cast(TextIO, tagged)  # it has what print() needs
         writer = Writer(_beside_progress(results, quiet))
-        call = JSONCall(function, tagged)
-        fn: Callable[[Entry], Any] = call.awaiting if is_coroutine_function(function) else call
+        fn: Callable[[Any], Any] = JSONCall(function, tagged)
+        if is_coroutine_function(function):
+            fn = JSONCall(function, tagged).awaiting
+        elif maker not in (None, "threads"):
+            fn = call_elsewhere(func, function, maker)
         run = treadle.map(
             fn,
             entries if total is None else _Sized(entries, total),
@@ -108,6 +115,7 @@ def map_command(
             retry=treadle.Retry(max_attempts) if max_attempts > 1 else None,
             limiter=None if max_per_second is None else treadle.Limiter(max_per_second),
             grace=grace,
+            engine=maker,
             progress=not quiet,
             name=describe_function(function),
         )

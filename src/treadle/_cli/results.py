@@ -32,19 +32,26 @@ class JSONCall:
     def __call__(self, entry: Entry) -> str:
         with self._output.tagged(entry.key):
             result = self._fn(entry.value)
-        return self._as_json(result)
+        return as_json(result)
 
     async def awaiting(self, entry: Entry) -> str:
         """Do the same where the function is to be awaited."""
         with self._output.tagged(entry.key):
             result = await self._fn(entry.value)
-        return self._as_json(result)
+        return as_json(result)
 
-    def _as_json(self, result: object) -> str:
-        try:
-            return json.dumps(result, allow_nan=False, ensure_ascii=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise TypeError(f"the function returned {type(result).__name__}, which is not JSON: {error}") from None
+
+def json_of_call(fn: Callable[[Any], Any], pair: tuple[str, Any]) -> str:
+    """Do what ``JSONCall`` does where an entry has become a pair, on its way to another process."""
+    return as_json(fn(pair[1]))
+
+
+def as_json(result: object) -> str:
+    """Return what a function returned as JSON."""
+    try:
+        return json.dumps(result, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"the function returned {type(result).__name__}, which is not JSON: {error}") from None
 
 
 class Tag:

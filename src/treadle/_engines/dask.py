@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from importlib import import_module
 from typing import Any
 
 from treadle._core.settings import check_seconds
@@ -42,6 +43,9 @@ class DaskExecutor(Executor):
             self._executor.shutdown(wait=wait and not cancel_futures)
         self._client.close()
 
+    def __exit__(self, *_: object) -> None:
+        self.shutdown(wait=False)  # as a client of Dask's: a call that hangs there must not hold this
+
     def count_threads(self) -> int:
         """Return how many calls the cluster makes at once, as it is now."""
         return 0 if self._is_shut_down else count_threads(self._client)
@@ -58,8 +62,9 @@ def count_threads(client: Any) -> int:
 def dask(address: str, *, timeout: float = 5.0) -> DaskExecutor:
     """Connect with a Dask cluster, as an engine for ``map`` and its kin. Needs ``pip install 'treadle[dask]'``.
 
-    As a context manager it parts with the cluster when the block is left; the cluster goes on. Its workers need no
-    Treadle; what they need of yours is what Dask wants of them: the modules that are not sent along.
+    As a context manager it parts with the cluster when the block is left: the cluster goes on, and what it has not
+    finished for this client is cancelled. Its workers need no Treadle. They need the modules of yours that functions
+    are in, as with Dask; functions of ``__main__``, inner functions and lambdas are sent along.
 
     Args:
         address: Of the scheduler: ``HOST:PORT``, or an address as Dask writes them.
@@ -85,13 +90,13 @@ def dask(address: str, *, timeout: float = 5.0) -> DaskExecutor:
         raise WrongType("address", repr(address), "a string such as 'HOST:PORT'")
     check_seconds("timeout", timeout)
     try:
-        from distributed import Client  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        distributed: Any = import_module("distributed")
     except ImportError as error:
         raise MissingExtra("treadle.dask()", "dask", str(error)) from error
     address = address.removeprefix(SCHEME)
     try:
         _knock(address, timeout)
-        return DaskExecutor(Client(address, timeout=timeout, set_as_default=False))
+        return DaskExecutor(distributed.Client(address, timeout=timeout, set_as_default=False))
     except OSError as error:  # its traceback would keep the client
         raise ConnectionError(f"no Dask scheduler answers at {address!r}, for {timeout} seconds: {error}") from None
 

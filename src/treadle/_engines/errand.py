@@ -105,6 +105,13 @@ def in_pickle(value: Any) -> bytes:
     return found
 
 
+def function_in_pickle(fn: Any) -> bytes:
+    """Return ``fn`` in a pickle: by value, where its module was registered with cloudpickle for that."""
+    cloudpickle = find_cloudpickle()
+    found: bytes = (cloudpickle or pickle).dumps(fn, PROTOCOL)
+    return found
+
+
 def find_cloudpickle() -> Any:
     """Return the module; None where there is none."""
     try:

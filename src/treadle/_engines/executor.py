@@ -15,7 +15,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, describe, describe_function
 from treadle._engines.dask import DaskExecutor, count_threads
 from treadle._engines.engine import CallPlan, EngineBroken, never_awaited
-from treadle._engines.errand import ByValue, carry_out, in_pickle, make_calls, pack
+from treadle._engines.errand import ByValue, carry_out, function_in_pickle, make_calls, pack
 from treadle._engines.inline import spread
 from treadle._engines.portions import fail, fitting, put_back, take
 from treadle._engines.process_pickling import unwrap, unwrap_error, wrap
@@ -56,7 +56,7 @@ class Dispatch:
         """
         if self._function is None and not self.plan.brings_context:
             try:
-                self._function = in_pickle(self.plan.fn)
+                self._function = function_in_pickle(self.plan.fn)
             except Exception as error:
                 raise _blame(error, self.plan.fn, "the function") from error
         return self._function
