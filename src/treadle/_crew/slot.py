@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 # Longer than anybody rests: no timer is set.
 FOR_EVER_SECONDS = 1e6
 
+# There may be thousands of slots, all of which the garbage collector visits: what is the same for all they share.
+_NONE: list[Chunk] = []  # calls that wait for one made on top of them: a slot has none
+
+Post = Callable[[Callable[[], object]], object]
+
 
 class SlotTask(asyncio.Task[None]):
     """Whoever cancels all tasks of the loop means calls, and not those who make them.
@@ -43,16 +48,20 @@ class Slot(Worker):
     Args:
         host: Has the loop.
         context: What its engine is opened in.
+        post: The host's.
     """
 
     __slots__ = ("_home", "_host", "_is_over", "_parent", "_task", "name")
     engine: AwaitedEngine
     parker: LoopParker
 
-    def __init__(self, crew: Crew, engine: AwaitedEngine, name: str, host: LoopHost, context: Context) -> None:
+    def __init__(
+        self, crew: Crew, engine: AwaitedEngine, name: str, host: LoopHost, context: Context, post: Post
+    ) -> None:
         super().__init__(crew, engine)
+        self.outer = _NONE
         self.name = name
-        self.parker = LoopParker(host.post)
+        self.parker = LoopParker(post)
         self._host = host
         self._parent = context
         self._home: EventLoop | None = None
@@ -144,4 +153,4 @@ class Slot(Worker):
 
 def slots_on(host: LoopHost, context: Context) -> Callable[[Crew, AwaitedEngine, str], Slot]:
     """Return what makes the slots of a crew."""
-    return partial(Slot, host=host, context=context)
+    return partial(Slot, host=host, context=context, post=host.post)

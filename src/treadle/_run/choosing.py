@@ -133,7 +133,8 @@ def choose_engine(engine: RunEngine, plan: CallPlan, name: str, max_workers: int
         from treadle._sync.event_loop import LoopHost
 
         host = LoopHost(f"treadle-{name}-loop")
-        return EngineChoice(engine, lambda: CoroutineEngine(plan, host.post), ON_A_LOOP, slots_on(host, plan.context))
+        make_engine = partial(CoroutineEngine, plan, host.post)
+        return EngineChoice(engine, make_engine, ON_A_LOOP, slots_on(host, plan.context))
     from treadle._engines.process import ProcessEngine, wrap_plan  # not for whoever has only threads
 
     parcel = wrap_plan(plan)
