@@ -754,3 +754,43 @@ def test_the_log_is_quiet_when_all_is_well(caplog: pytest.LogCaptureFixture) -> 
     list(treadle.map(double, range(100)))
 
     assert [record for record in caplog.records if record.name != "asyncio"] == []
+
+
+def test_those_at_the_gate_leave_though_nobody_makes_room(gate: Gate) -> None:
+    limiter = treadle.Limiter(max_concurrent=1)
+
+    def hold() -> None:
+        with limiter:
+            gate.hold()
+
+    with treadle.PoolExecutor() as pool:  # by another thread: calls share the places of whoever asks for them
+        pool.submit(hold)
+        gate.wait_for_arrivals()
+        run = treadle.map(double, range(3), max_workers=3, limiter=limiter)
+        wait_until(lambda: len(limiter._state().line) == 3)
+        run.close()
+        wait_until(lambda: run.stats.workers == 0)
+        gate.open()
+
+
+def test_a_slot_that_rests_is_not_cancelled_with_all_tasks_of_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    barrier: list[asyncio.Event] = []
+
+    async def meet() -> None:
+        barrier.append(asyncio.Event())
+        if len(barrier) == 2:
+            for event in barrier:
+                event.set()
+        await barrier[0].wait()
+
+    async def cancel_all() -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    with treadle.PoolExecutor(max_workers=2) as pool:
+        for task in [pool.submit(meet), pool.submit(meet)]:
+            task.result()
+        wait_until(lambda: len(pool._book.crew._idle) == 2)
+        pool.submit(cancel_all).result()
+
+    assert "died" not in caplog.text
