@@ -769,7 +769,7 @@ def test_those_at_the_gate_leave_though_nobody_makes_room(gate: Gate) -> None:
         run = treadle.map(double, range(3), max_workers=3, limiter=limiter)
         wait_until(lambda: len(limiter._state().line) == 3)
         run.close()
-        wait_until(lambda: run.stats.workers == 0)
+        wait_until(lambda: "treadle-double-loop" not in [thread.name for thread in threading.enumerate()])
         gate.open()
 
 
