@@ -6,6 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,14 @@ def _ends_the_keeper() -> Iterator[None]:
     """The process that starts others stays for the next test that needs it."""
     yield
     process_start.end_keeper()
+
+
+@pytest.fixture(scope="session")
+def multiprocessing_helpers() -> None:
+    """Start what multiprocessing and loky keep running as long as this process: no test leaves it behind."""
+    for name in ("multiprocessing.forkserver", "multiprocessing.resource_tracker", "loky.backend.resource_tracker"):
+        with suppress(ImportError):
+            import_module(name).ensure_running()
 
 
 def end_shared_pool() -> None:

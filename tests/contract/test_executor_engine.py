@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import suppress
-from importlib import import_module
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
 
 import treadle
+from tests.calls import FileGate
 from tests.contract.engine_contract import EngineContract
 from tests.contract.run_contract import RunContract
 from treadle._engines.engine import CallPlan, Engine
 from treadle._engines.executor import Dispatch, ExecutorEngine
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _helpers_run() -> None:
-    """What stays as long as this process is nothing that a test leaves behind."""
-    for name in ("multiprocessing.forkserver", "multiprocessing.resource_tracker", "loky.backend.resource_tracker"):
-        with suppress(ImportError):
-            import_module(name).ensure_running()
+WORKERS = 2
 
 
+@pytest.mark.usefixtures("multiprocessing_helpers")
 class ByAnExecutor(RunContract, EngineContract):
     """Both suites with one executor, and what it is to be like."""
 
@@ -39,8 +33,14 @@ class ByAnExecutor(RunContract, EngineContract):
         raise NotImplementedError
 
     @pytest.fixture(autouse=True)
-    def executor(self) -> Iterator[Executor]:
+    def executor(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
+        """Return the executor when its workers have started, which may take longer than some call may."""
+        gate = FileGate(tmp_path_factory.mktemp("start"))
         with self.make_executor() as self.engine:
+            started = [self.engine.submit(gate.hold) for _ in range(WORKERS)]
+            gate.wait_for_arrivals(WORKERS)
+            gate.open()
+            wait(started)
             yield self.engine
 
     def make_engine(self, plan: CallPlan) -> Engine:
@@ -54,7 +54,7 @@ class TestThreadPoolExecutor(ByAnExecutor):
     hears_cancellation = True
 
     def make_executor(self) -> Executor:
-        return ThreadPoolExecutor(4)
+        return ThreadPoolExecutor(WORKERS)
 
 
 class TestPoolExecutor(ByAnExecutor):
@@ -64,14 +64,14 @@ class TestPoolExecutor(ByAnExecutor):
     hears_cancellation = True
 
     def make_executor(self) -> Executor:
-        return treadle.PoolExecutor(4)
+        return treadle.PoolExecutor(WORKERS)
 
 
 class TestProcessPoolExecutor(ByAnExecutor):
     """Calls in processes that are forked by a server."""
 
     def make_executor(self) -> Executor:
-        return ProcessPoolExecutor(2, multiprocessing.get_context("forkserver"))
+        return ProcessPoolExecutor(WORKERS, multiprocessing.get_context("forkserver"))
 
 
 class TestLoky(ByAnExecutor):
@@ -79,7 +79,7 @@ class TestLoky(ByAnExecutor):
 
     def make_executor(self) -> Executor:
         loky: Any = pytest.importorskip("loky")
-        executor: Executor = loky.ProcessPoolExecutor(2)
+        executor: Executor = loky.ProcessPoolExecutor(WORKERS)
         return executor
 
 
@@ -90,5 +90,5 @@ class TestInterpreterPoolExecutor(ByAnExecutor):
         futures: Any = pytest.importorskip("concurrent.futures")
         if not hasattr(futures, "InterpreterPoolExecutor"):
             pytest.skip("from Python 3.14 on")
-        executor: Executor = futures.InterpreterPoolExecutor(2)
+        executor: Executor = futures.InterpreterPoolExecutor(WORKERS)
         return executor

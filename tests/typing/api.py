@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import closing
 from io import StringIO
 from typing import Any, assert_type
@@ -65,6 +66,16 @@ def calls_in_processes_are_typed_as_on_threads() -> None:
     assert_type((died.cause, died.had_ended), tuple[str, bool])
     assert_type(treadle.RemoteError("ValueError()").described, str)
     assert_type(treadle.NotPicklable("the argument", "why").what, str)
+
+
+def calls_by_an_executor_are_typed_as_on_threads(executor: Executor) -> None:
+    assert_type(treadle.map(len, ["a"], engine=executor), treadle.Run[str, int])
+    assert_type(treadle.TaskGroup(engine=executor).submit(len, "a"), treadle.Task[int])
+    with treadle.dask("127.0.0.1:8786", timeout=1.0) as cluster:
+        assert_type(cluster, treadle.DaskExecutor)
+        assert_type(treadle.map(len, ["a"], engine=cluster), treadle.Run[str, int])
+    missing = treadle.MissingExtra("treadle.dask()", "dask", "why")
+    assert_type((missing.what, missing.extra, missing.reason), tuple[str, str, str])
 
 
 def an_outcome_knows_item_and_value() -> None:

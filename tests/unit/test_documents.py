@@ -101,7 +101,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("folder", "multiprocessing_helpers")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_programs_of_a_page_run_and_print_what_stands_below_them(page: str, server: str) -> None:
     """One after the other, as a reader would type them."""

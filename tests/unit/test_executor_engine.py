@@ -11,8 +11,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +22,8 @@ from tests.conftest import PATIENCE_SECONDS
 from treadle._run.choosing import default_workers
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _helpers_run() -> None:
-    """What stays as long as this process is nothing that a test leaves behind."""
-    for name in ("multiprocessing.forkserver", "multiprocessing.resource_tracker"):
-        with suppress(ImportError):
-            import_module(name).ensure_running()
-
-
 @pytest.fixture
-def processes() -> Iterator[Executor]:
+def processes(multiprocessing_helpers: None) -> Iterator[Executor]:
     with ProcessPoolExecutor(2, multiprocessing.get_context("forkserver")) as pool:
         yield pool
 
@@ -219,7 +209,7 @@ def test_what_it_cancels_by_itself_is_no_success() -> None:
 
 def test_a_portion_that_fails_as_a_whole_fails_its_items() -> None:
     executor = Refuser()
-    run = treadle.map(abs, [-1], engine=executor, max_workers=1)
+    run = treadle.map(len, ["a"], engine=executor, max_workers=1)
     assert executor.asked.acquire(timeout=PATIENCE_SECONDS)
 
     executor.futures[0].set_exception(MemoryError("there"))
