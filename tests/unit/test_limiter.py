@@ -140,7 +140,7 @@ def test_burst_and_max_concurrent_are_whole_numbers(number: Any) -> None:
 
 
 def test_a_limiter_limits_something() -> None:
-    with pytest.raises(InvalidArgument, match="max_per_second must be given where max_concurrent is not"):
+    with pytest.raises(InvalidArgument, match="given where neither max_concurrent nor throttled is"):
         Limiter()
 
 

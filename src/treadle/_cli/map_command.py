@@ -17,12 +17,21 @@ from treadle._cli.inputs import Entry, InputError, count_lines, from_arguments, 
 from treadle._cli.results import AboveTheBar, JSONCall, TaggedOutput, Writer, claim_stdout, discard
 from treadle._cli.signals import Signals, Stopped
 from treadle._core.describe import describe_function
+from treadle._core.settings import WorkersOption
 from treadle._run.choosing import is_coroutine_function
 
 EXIT_FAILED_ITEMS = 1
 EXIT_USAGE = 2
 EXIT_STOPPED = 3
 EXIT_BROKEN_PIPE = 141
+
+
+class WorkersType(click.IntRange):
+    """A number of workers, or "auto"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return it, within its bounds."""
+        return value if value == "auto" else super().convert(value, param, ctx)
 
 
 class FiniteNumber(click.FloatRange):
@@ -43,7 +52,8 @@ class FiniteNumber(click.FloatRange):
 @click.option("--json", "json_files", multiple=True, metavar="FILE", help="Each line of FILE is an input, as JSON.")
 @click.option("--key", "key_field", metavar="FIELD", help="With --json: the field that names an input.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False, writable=True), help="Write the results here.")
-@click.option("--max-workers", "-w", type=click.IntRange(min=1), help="Calls at a time (32).")
+@click.option("--max-workers", "-w", type=WorkersType(min=1), metavar="COUNT",
+              help="Calls at a time (32); auto: as many as bring something, found by measuring.")  # fmt: skip
 @click.option("--ordered", is_flag=True, help="Write results in input order, not as they are done.")
 @click.option("--call-timeout", type=FiniteNumber(min=0, min_open=True), metavar="SECONDS",
               help="How long one call may take; then its input is timed_out.")  # fmt: skip
@@ -62,7 +72,7 @@ def map_command(
     json_files: tuple[str, ...],
     key_field: str | None,
     output: str | None,
-    max_workers: int | None,
+    max_workers: WorkersOption | None,
     ordered: bool,
     call_timeout: float | None,
     max_attempts: int,

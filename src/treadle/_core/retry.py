@@ -73,7 +73,7 @@ class Retry:
             raise WrongType("jitter", describe(self.jitter), "a number from 0 to 1")
         if not 0 <= self.jitter <= 1:
             raise InvalidArgument("jitter", str(self.jitter), "a number from 0 to 1")
-        if not (_is_types(self.retry_on) or (callable(self.retry_on) and not isinstance(self.retry_on, type))):
+        if not (is_types(self.retry_on) or (callable(self.retry_on) and not isinstance(self.retry_on, type))):
             raise WrongType(
                 "retry_on",
                 describe(self.retry_on),
@@ -132,6 +132,7 @@ def _parse_retry_after(value: Any) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-def _is_types(given: object) -> bool:
+def is_types(given: object) -> bool:
+    """Tell whether ``given`` is a type of exceptions, or several in a tuple."""
     types = given if isinstance(given, tuple) else (given,)
     return bool(types) and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in types)

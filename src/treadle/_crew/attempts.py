@@ -49,7 +49,17 @@ class Attempts:
                 self.seconds.append(clock.now() - trial.begun)  # under the lock: the watch sorts them
         if is_late and not trial.is_abandoned:
             self.mark_timed_out(chunk)
+        self._judge(chunk, trial)
         return self._delay(chunk.failures[0], trial) if chunk.failures else None
+
+    def _judge(self, chunk: Chunk, trial: Trial) -> None:
+        """Let the limiter hear what the call came to: it may mean that all are to slow down."""
+        limiter = self.policy.limiter
+        if limiter is None or trial.begun is None or not (chunk.failures or chunk.results):
+            return
+        answer = chunk.failures[0] if chunk.failures else chunk.results[0]
+        if not isinstance(answer, Cancelled):
+            trial.is_throttled = limiter.judge(answer, clock.now() - trial.begun)
 
     def mark_timed_out(self, chunk: Chunk) -> None:
         """Let ``chunk`` have failed by taking too long, whatever its call came to."""

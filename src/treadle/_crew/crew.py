@@ -210,6 +210,8 @@ class Crew(Muster):
         chunk.ended = perf_counter()
         self._settle(chunk)
         self.account.note_handed_in()
+        if self.tuner is not None and chunk.trial is not None and chunk.trial.is_throttled:
+            self.tuner.note_throttled()
         self.send_help()
 
     def close_after_fork(self) -> None:

@@ -12,11 +12,12 @@ from treadle._core.describe import describe
 from treadle._core.hedge import Hedge
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
-from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineOption, check_callable, check_count
+from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineOption, WorkersOption, check_callable
 from treadle._crew.policy import Policy
-from treadle._run.choosing import check_engine, default_workers
+from treadle._run.choosing import check_engine
 from treadle._run.task import Task
 from treadle._run.task_book import TaskBook
+from treadle._run.tuning import count_workers
 from treadle._sync.aside import run_aside
 from treadle._sync.limiter import Limiter
 from treadle.errors import PoolClosed, WrongType
@@ -42,7 +43,9 @@ class PoolExecutor(Executor):
     has, and ends.
 
     Args:
-        max_workers: Workers at most, 32 unless given, or with processes as many as there are usable cores.
+        max_workers: Workers at most, 32 unless given, or with processes as many as there are usable cores. ``"auto"``:
+            as for ``map``; what is learnt belongs to the first function submitted. Not where calls wait for each
+            other.
         thread_name_prefix: Of the names of its threads.
         initializer: Called by each thread before its first call, with ``initargs``. If it fails, the executor
             is broken: ``BrokenThreadPool`` for all that has not begun. What it sets in context variables calls
@@ -73,7 +76,7 @@ class PoolExecutor(Executor):
 
     def __init__(
         self,
-        max_workers: int | None = None,
+        max_workers: WorkersOption | None = None,
         thread_name_prefix: str = "",
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
@@ -88,8 +91,7 @@ class PoolExecutor(Executor):
         max_tasks_per_child: int | None = None,
     ) -> None:
         check_engine(engine, max_tasks_per_child)
-        workers = default_workers(engine) if max_workers is None else max_workers
-        check_count("max_workers", workers, least=1)
+        workers = count_workers(max_workers, engine)
         if not isinstance(thread_name_prefix, str):
             raise WrongType("thread_name_prefix", describe(thread_name_prefix), "a string")
         if initializer is not None:
@@ -101,6 +103,7 @@ class PoolExecutor(Executor):
             *(initializer, tuple(initargs), IDLE_SECONDS),
             *(f"{thread_name_prefix}_" if thread_name_prefix else None, engine, max_tasks_per_child),
         )
+        self._book.is_tuned = max_workers == "auto"
         self._book.goodbye = self._book.finish
         self._max_workers = workers  # by this name, as dask asks the standard library's executor for it
 

@@ -33,6 +33,11 @@ class Visit(Generic[Node]):
         self._visit = visit
         self._key = key
 
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """What it is measured as."""
+        return self._visit
+
     def __call__(self, node: Node, *resource: Any) -> Children[Node]:
         return self._children(self._visit(node, *resource))
 

@@ -185,7 +185,7 @@ def map(
         max_workers: Workers at most, 32 unless given, or with processes as many as there are usable cores; started
             only as work waits for them. ``"auto"``: as many as bring something, up to 256 threads; found by measuring
             while calls are made, and remembered, in this process, for the next run of the same function behind the
-            same limiter. The bounds below go by the number of the moment. Not for calls that wait for one another.
+            same limiter. The bounds below go by the number of the moment. Not for calls that wait for each other.
         ordered: Deliver in input order; False delivers as calls complete.
         buffersize: Items that may wait, beyond one per worker. By default as many as there are workers (or with
             ``chunksize`` that many chunks), and more only while calls are tiny and what they return is small.

@@ -136,6 +136,11 @@ class _Listing:
     def __init__(self, fn: Callable[..., Any]) -> None:
         self._fn = fn
 
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """What it is measured as."""
+        return self._fn
+
     def __call__(self, *arguments: Any) -> list[Any]:
         return self._listed(self._fn(*arguments))
 
@@ -155,6 +160,11 @@ class _Keeping:
 
     def __init__(self, predicate: Callable[..., Any]) -> None:
         self._predicate = predicate
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """What it is measured as."""
+        return self._predicate
 
     def __call__(self, item: Any, *resource: Any) -> tuple[Any, ...]:
         return (item,) if self._predicate(item, *resource) else ()

@@ -33,6 +33,7 @@ from treadle._run.awaited import EndOfAll
 from treadle._run.choosing import choose_engine, engine_for, is_coroutine_function
 from treadle._run.reporter import Reporter
 from treadle._run.task import Call, Task, TaskChunk, make_call, make_call_here
+from treadle._run.tuning import Tuning
 from treadle._sync.cancelling import refuse_on_loop
 from treadle._sync.parker import Parker
 from treadle._sync.wait_graph import Wait
@@ -105,6 +106,8 @@ class TaskBook:
         self._choosing = threading.Lock()  # protects the choice of the engine
         if engine is not None:
             self._choose(engine)
+        self.is_tuned = False  # the number of workers is found while calls are made
+        self._tuning: Tuning | None = None
         self.unfinished: dict[Task[Any], None] = {}
         self.closed: str | None = None  # why nothing can be submitted any more
         self.broken: BaseException | None = None  # why no call can be made any more
@@ -134,6 +137,8 @@ class TaskBook:
         check_callable("fn", fn)
         if self._engine is None:
             self._choose(engine_for(None, fn, "fn"))
+        if self.is_tuned and self._tuning is None:
+            self._tune(fn)
         if is_coroutine_function(fn) is not (self._engine == "coroutines"):
             self._check_kind(fn)
         task: Task[Any] = Task(self, next(self._numbers), Call(fn, args, kwargs))
@@ -166,6 +171,13 @@ class TaskBook:
             choice = choose_engine(engine, plan, self.name, max_workers=0)
             self.crew.equip(choice.make_engine, choice.make_worker)
             self._engine = engine
+
+    def _tune(self, fn: Callable[..., Any]) -> None:
+        """Let the number of workers be found, beginning with what is known of ``fn``."""
+        with self._choosing:
+            if self._tuning is None and self._engine is not None:
+                self._tuning = Tuning(self._engine, fn, self.policy.limiter)
+                self.crew.tune(self._tuning.knee)
 
     def _check_kind(self, fn: Callable[..., Any]) -> None:
         """Raise for a function of the other kind: one that is not awaited where all are, or the other way round."""
@@ -448,6 +460,8 @@ class TaskBook:
             if parker in self._waiters:
                 self._waiters.remove(parker)
             register.dismiss(self)
+            if self._tuning is not None:
+                self._tuning.end()
 
     def _wait_a_while(self, parker: Parker, reporter: Reporter, grace: float | None) -> None:
         with making_room(), Wait(EndOfAll(self), parker, is_cancellable=False) as wait:
@@ -540,6 +554,7 @@ class TaskBook:
             running=running,
             workers=len(crew.workers),
             seconds=perf_counter() - self._began,
+            decision=None if self._tuning is None else f"{self._tuning.engine}; {self._tuning.decision}",
         )
 
     def _count(self) -> dict[str, int]:

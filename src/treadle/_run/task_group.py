@@ -15,14 +15,15 @@ from treadle._core.retry import Retry
 from treadle._core.settings import (
     DEFAULT_GRACE_SECONDS,
     EngineOption,
+    WorkersOption,
     check_callable,
-    check_count,
     check_seconds,
 )
 from treadle._crew.policy import Policy
-from treadle._run.choosing import check_engine, default_workers
+from treadle._run.choosing import check_engine
 from treadle._run.task import Task
 from treadle._run.task_book import NOT_BEGUN, TaskBook
+from treadle._run.tuning import count_workers
 from treadle._sync import timekeeper
 from treadle._sync.cancelling import refuse_on_loop
 from treadle._sync.limiter import Limiter
@@ -51,7 +52,8 @@ class TaskGroup:
 
     Args:
         max_workers: Calls at once; 32 unless given, or with processes as many as there are usable cores. Tasks beyond
-            wait.
+            wait. ``"auto"``: as for ``map``; what is learnt belongs to the first function submitted. Not where calls
+            wait for each other.
         timeout: Seconds for the whole block; then the rest is cancelled and the built-in ``TimeoutError``
             raised, within the ``ExceptionGroup`` if there were failures.
         name: For logs, threads and errors.
@@ -82,7 +84,7 @@ class TaskGroup:
 
     def __init__(
         self,
-        max_workers: int | None = None,
+        max_workers: WorkersOption | None = None,
         timeout: float | None = None,
         name: str | None = None,
         grace: float | None = None,
@@ -96,8 +98,7 @@ class TaskGroup:
         engine: EngineOption | None = None,
     ) -> None:
         check_engine(engine, None)
-        workers = default_workers(engine) if max_workers is None else max_workers
-        check_count("max_workers", workers, least=1)
+        workers = count_workers(max_workers, engine)
         if timeout is not None:
             check_seconds("timeout", timeout)
         if name is not None and not isinstance(name, str):
@@ -110,6 +111,7 @@ class TaskGroup:
             workers if max_abandoned is None else max_abandoned,
         )
         self._book = TaskBook("group", "group" if name is None else name, workers, policy, GroupClosed, engine=engine)
+        self._book.is_tuned = max_workers == "auto"
         self._book.closed = NOT_BEGUN
         self._book.on_failure = self._note_failure
         self._book.goodbye = self._say_goodbye

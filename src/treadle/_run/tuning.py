@@ -41,8 +41,8 @@ class Tuning:
     """The controller for calls of ``fn``, which begins where the last one for the same ended."""
 
     def __init__(self, engine: RunEngine, fn: Callable[..., Any], limiter: Limiter | None) -> None:
-        name = engine if isinstance(engine, str) else type(engine).__name__
-        self._subject: Hashable = subject_of(fn, limiter, name)
+        self.engine = engine if isinstance(engine, str) else type(engine).__name__
+        self._subject: Hashable = subject_of(fn, limiter, self.engine)
         start, most = _bounds(engine)
         self.knee = Knee(start, most, usable_cores(), recall(self._subject))
 

@@ -16,6 +16,7 @@ from treadle._core.clock import SystemClock
 from treadle._core.describe import describe
 from treadle._core.settings import check_count, check_seconds
 from treadle._sync import cancelling, timekeeper
+from treadle._sync.brake import Brake, Throttled
 from treadle._sync.parker import Parker, Waker
 from treadle.errors import InvalidArgument, WrongType
 
@@ -108,6 +109,11 @@ class Limiter:
     at a time uses a shared place; the others wait for it or for a free one, whichever comes first. The rate
     counts each.
 
+    With ``throttled`` it slows down when it is asked to: such an answer cuts the rate to 0.7 of what it has been
+    lately, at most once in 0.1 seconds and in the time of two calls; a twentieth of that comes back each second, and
+    after 20 seconds without such an answer there is no limit but the others. A run with ``max_workers="auto"`` has
+    fewer workers then, too. What a server says in ``Retry-After`` is for ``Retry``, which has the limiter pause.
+
     A forked child has its own places, all free, and goes on with a copy of the schedule; it does not count
     what its parent does.
 
@@ -117,10 +123,14 @@ class Limiter:
             wake-up of a thread costs is lost; with a few more, the calls after it catch up.
         max_concurrent: Blocks that may be inside at the same time, at least 1. None: any number. A call that
             was left behind stays inside until it really ends.
+        throttled: Which answers mean "slow down": the types of exceptions, or a function that is given the answer of
+            each call, which is what it returned or the exception it raised (``CallTimedOut``, where it took too long),
+            and says so. Called on the worker, or by ``judge``; if it fails, that is logged once, and means no. What
+            becomes of such a call otherwise, is as without: a failure may be made again with ``retry``.
 
     Raises:
-        InvalidArgument: A number is out of its bounds, neither limit was given, or ``burst`` without a rate.
-        WrongType: An argument is not a number.
+        InvalidArgument: A number is out of its bounds, no limit was given, or ``burst`` without a rate.
+        WrongType: An argument is not what it must be, such as a number.
 
     Example:
         >>> import treadle
@@ -131,7 +141,12 @@ class Limiter:
     """
 
     def __init__(
-        self, max_per_second: float | None = None, *, burst: int = 1, max_concurrent: int | None = None
+        self,
+        max_per_second: float | None = None,
+        *,
+        burst: int = 1,
+        max_concurrent: int | None = None,
+        throttled: Throttled | None = None,
     ) -> None:
         check_count("burst", burst, least=1)
         if max_per_second is not None:
@@ -140,11 +155,12 @@ class Limiter:
             raise InvalidArgument("burst", str(burst), "1 where max_per_second is not given")
         if max_concurrent is not None:
             check_count("max_concurrent", max_concurrent, least=1)
-        elif max_per_second is None:
-            raise InvalidArgument("max_per_second", "None", "given where max_concurrent is not")
+        elif max_per_second is None and throttled is None:
+            raise InvalidArgument("max_per_second", "None", "given where neither max_concurrent nor throttled is")
         self._max_per_second = max_per_second
         self._burst = burst
         self._max_concurrent = max_concurrent
+        self._brake = None if throttled is None else Brake(throttled)
         self._interval = 0.0 if max_per_second is None else 1 / max_per_second
         self._saved_at_most = (burst - 1) * self._interval
         self._spin_seconds = min(SPIN_SECONDS, SPIN_SHARE * self._interval)
@@ -155,6 +171,7 @@ class Limiter:
     def __repr__(self) -> str:
         limits = [] if self._max_per_second is None else [f"{self._max_per_second!r}, burst={self._burst}"]
         limits += [] if self._max_concurrent is None else [f"max_concurrent={self._max_concurrent}"]
+        limits += [] if self._brake is None else [f"throttled={describe(self._brake.throttled)}"]
         return f"Limiter({', '.join(limits)})"
 
     def __enter__(self) -> None:
@@ -217,6 +234,8 @@ class Limiter:
         else:
             raise RuntimeError(f"{self!r} was left by a thread that had not entered it")
         place = places[index]
+        if isinstance(error, Exception) and self._brake is not None:
+            self.judge(error, clock.now() - place.passed_at)
         try:
             self._drop(place)
         except BaseException:  # Ctrl-C: each step may be done twice
@@ -257,6 +276,30 @@ class Limiter:
             with self._state().lock:
                 self._next = max(self._next, clock.now() + seconds)
 
+    def judge(self, answer: object, seconds: float = 0.0) -> bool:
+        """Tell whether ``answer`` means "slow down", and slow down if so. False without ``throttled``.
+
+        For code of your own: calls of runs, groups and executors are judged, and so are exceptions that leave a
+        ``with`` block; what is returned within one is not seen otherwise.
+
+        Args:
+            answer: What was returned, or the exception that was raised.
+            seconds: How long that took; answers to calls that had begun by then ask for the same thing once more.
+
+        Example:
+            >>> import treadle
+            >>> limiter = treadle.Limiter(throttled=lambda answer: answer == 429)
+            >>> with limiter:
+            ...     limiter.judge(429), limiter.judge(200)
+            (True, False)
+        """
+        brake = self._brake
+        if brake is None or not brake.is_asked_by(answer):
+            return False
+        with self._state().lock:
+            brake.note_throttled(clock.now(), seconds)
+        return True
+
     def _state(self) -> _State:
         pid = os.getpid()
         state = self._states.get(pid)
@@ -279,8 +322,16 @@ class Limiter:
             del turns[place]
             _wake_first(turns)
             place.passed_at = max(self._next, clock.now() - self._saved_at_most)
-            self._next = place.passed_at + self._interval
+            self._next = place.passed_at + self._interval_now()
         return 0.0
+
+    def _interval_now(self) -> float:
+        """Take note of a call that passes, and return the seconds until the next may. Under the state's lock."""
+        if self._brake is None:
+            return self._interval
+        now = clock.now()
+        self._brake.note_pass(now)
+        return max(self._interval, self._brake.interval(now))
 
     def _count_from_now(self, place: Place) -> None:
         """Correct the schedule by what was lost since the pass: a late call must not draw nearer to the next."""
