@@ -202,9 +202,10 @@ class Watch:
 
     def _follow_up(self, told: list[Scope], settled: list[Chunk]) -> None:
         cancel_all(told, f"it took longer than call_timeout={self._call_timeout} seconds")
+        account = self._crew.account  # by the time the log is written, a run that is over may be gone
         for chunk in settled:
             self._crew.settle_lost(chunk)
-        self._crew.account.note_left()
+        account.note_left()
 
 
 def _is_single(trial: Trial) -> bool:
