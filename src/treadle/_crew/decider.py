@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from treadle._core.chunk import Chunk
+from treadle._core.context import variable_in_sight
 from treadle._core.gil import is_gil_enabled
 from treadle._core.tell import tell
 from treadle._crew.chunking import IN_PROCESSES
@@ -77,7 +78,6 @@ class Decider:
 
     def __init__(self, plan: CallPlan, name: str, max_workers: int, cores: int) -> None:
         self.destination: Callable[[], Engine] | None = None
-        self.decision = f"threads, at most {max_workers} workers: nothing was decided yet"
         self._plan = plan
         self._name = name
         self.knee: Knee | None = None  # finds the number of threads, once calls are not measured any more
@@ -95,6 +95,9 @@ class Decider:
         self._is_thread_due = False
         self._had_gil = False
         self._before = (0, 0.0, 0.0)  # what is not to be counted
+        self._is_decided = False
+        self.decision = ""
+        self._say_threads("nothing was decided yet")
 
     def lead(self, crew: Crew, total: int | None) -> None:
         """Decide for ``crew``, which has nothing to do yet, and expects ``total`` calls, if anybody knows."""
@@ -110,6 +113,8 @@ class Decider:
 
     def end(self) -> None:
         """Take note that the run has ended."""
+        if not self._is_decided:
+            self._say_threads("it was over before more was known")
         self._is_over = True
         self._crew = None
         self._parker.wake()
@@ -125,8 +130,8 @@ class Decider:
             return "one worker is all there may be" if self._max_workers < 2 else "there is one core to use"
         if self._total is not None and self._total < 2:
             return "there is one call to make"
-        if names := sorted(variable.name for variable in self._plan.context):
-            return f"calls see the context variable {names[0]!r}, and such do not travel to processes"
+        if (name := variable_in_sight(self._plan.fn, self._plan.context)) is not None:
+            return f"calls may look at the context variable {name!r}, and such do not travel to processes"
         return None
 
     # On the workers' threads
@@ -170,7 +175,7 @@ class Decider:
         try:
             self._decide()
         except Over:
-            self.decision = f"threads, at most {self._max_workers} workers: it was over before more was known"
+            pass
         except BaseException as error:
             tell(logging.ERROR, "run %r: deciding failed", self._name, error=error)
             self._stay("deciding failed, see the log")
@@ -245,6 +250,7 @@ class Decider:
             self._stay(f"{holds}, but processes would not pay for the calls that are left: {left}")
             return
         crew = self._ours()
+        self._is_decided = True
         self.decision = f"processes, at most {self._processes} workers: {holds}; about {bill.gain:.1f}x faster"
         self.destination = trial.make_engine
         crew.sizer.pace = IN_PROCESSES
@@ -265,14 +271,18 @@ class Decider:
         return trial
 
     def _stay(self, reason: str) -> None:
-        workers = "" if self.knee is not None else f", at most {self._max_workers} workers"
-        self.decision = f"threads{workers}: {reason}"
+        self._is_decided = True
+        self._say_threads(reason)
         if (crew := self._crew) is None:
             return
         if self.knee is not None:
             crew.tune(self.knee)
         else:
             crew.resize(self._max_workers)
+
+    def _say_threads(self, reason: str) -> None:
+        workers = "" if self.knee is not None else f", at most {self._max_workers} workers"
+        self.decision = f"threads{workers}: {reason}"
 
     def _ours(self) -> Crew:
         crew = self._crew

@@ -1,0 +1,402 @@
+"""``engine="auto"``: calls begin on threads, and go on where they do best."""
+
+from __future__ import annotations
+
+import decimal
+import hashlib
+import itertools
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextvars import Context, ContextVar
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import treadle
+from tests.calls import FileGate
+from tests.conftest import PATIENCE_SECONDS
+from tests.contract.engine_contract import Resource
+from tests.places import wait_until
+from treadle._core.gil import is_gil_enabled
+from treadle._crew import decider
+from treadle._crew.deciding import Measures
+from treadle._run import choosing
+
+_colour: ContextVar[str] = ContextVar("_colour")
+
+COMPUTES = Measures(20, 0.020, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def _two_cores_and_a_gil(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "usable_cores", lambda: 2)
+    monkeypatch.setattr(decider, "is_gil_enabled", lambda: True)
+
+
+def find(monkeypatch: pytest.MonkeyPatch, sample: Measures, held: float = 0.0, gain: float = math.inf) -> None:
+    """Let the decider find that, whatever calls really do."""
+    monkeypatch.setattr(decider.Decider, "_sample", lambda _: sample)
+    monkeypatch.setattr(decider, "probe", lambda *_: held)
+    monkeypatch.setattr(decider.Decider, "_try_two", lambda *_: gain)
+
+
+@pytest.fixture
+def holds_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:
+    find(monkeypatch, COMPUTES, held=1.0)
+
+
+def where(item: int) -> tuple[int, int]:
+    """Return the item, and the process."""
+    return item, os.getpid()
+
+
+def until(is_enough: Callable[[Any], bool], run: Iterator[Any]) -> list[Any]:
+    """Return results of an endless run until one of them is enough."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    results = []
+    for result in run:
+        results.append(result)
+        if is_enough(result):
+            return results
+        assert time.monotonic() < deadline, "it never came"
+    raise AssertionError("the run has ended")
+
+
+def is_elsewhere(result: tuple[Any, int]) -> bool:
+    return result[1] != os.getpid()
+
+
+def decided(fn: Callable[..., Any], items: Any = None, **options: Any) -> str:
+    """Return what is decided for calls of ``fn``, which goes on until then."""
+    with treadle.map(fn, itertools.count() if items is None else items, engine="auto", **options) as run:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "nothing was decided" in (run.stats.decision or ""):
+            assert time.monotonic() < deadline, "nothing was ever decided"
+            next(run)
+        return run.stats.decision or ""
+
+
+# Moving
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_calls_that_hold_the_gil_go_on_in_processes() -> None:
+    """Each item is called once, in order, and what the first ones came to counts."""
+    with treadle.map(where, itertools.count(), engine="auto") as run:
+        results = until(is_elsewhere, run)
+        results += itertools.islice(run, 100)
+
+    assert [item for item, _ in results] == list(range(len(results)))
+    assert results[0][1] == os.getpid()
+    assert results[-1][1] != os.getpid()
+    assert run.stats.decision == (
+        "processes, at most 2 workers: calls hold the GIL (they compute 100% of their time, and it was held 100% of"
+        " it); about 2.0x faster"
+    )
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_there_are_no_more_workers_than_cores_once_they_are_processes() -> None:
+    with treadle.map(where, itertools.count(), engine="auto", max_workers=8) as run:
+        until(is_elsewhere, run)
+        list(itertools.islice(run, 1000))
+        assert run.stats.workers <= 2
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_the_resource_is_closed_here_and_opened_there(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+
+    def call(item: int, resource: Resource) -> tuple[int, int]:
+        return item, os.getpid()
+
+    with treadle.map(call, itertools.count(), engine="auto", resource=lambda: Resource(diary), max_workers=2) as run:
+        until(is_elsewhere, run)
+
+    notes = diary.read_text().split()
+    assert notes[0] == "made"
+    assert notes.count("made") == notes.count("closed") >= 2
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_a_call_that_moved_can_be_killed(tmp_path: Path) -> None:
+    gate = FileGate(tmp_path)
+    here = os.getpid()
+
+    def call(item: int) -> tuple[int, int]:
+        if os.getpid() != here:
+            gate.hold()
+        return item, os.getpid()
+
+    run = treadle.map(call, itertools.count(), engine="auto", call_timeout=0.3, grace=0.05).outcomes()
+    outcome = next(outcome for outcome in run if outcome.status != "succeeded")
+
+    assert (outcome.status, outcome.abandoned) == ("timed_out", False)
+    gate.open()
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_where_no_process_gets_ready_calls_stay(caplog: pytest.LogCaptureFixture) -> None:
+    here = os.getpid()
+
+    def refuse() -> None:
+        if os.getpid() != here:
+            raise ConnectionError("not from there")
+
+    decisions = set()
+    with treadle.map(where, itertools.count(), engine="auto", initializer=refuse) as run:
+        results = until(lambda _: "could not get ready" in (run.stats.decision or ""), run)
+        results += itertools.islice(run, 100)
+        decisions.add(run.stats.decision)
+
+    assert results == [(at, here) for at in range(len(results))]
+    assert decisions == {
+        "threads, at most 32 workers: they were to go on in processes, but one could not get ready: not from there"
+    }
+    assert "could not get ready" in caplog.text
+
+
+# Staying
+
+
+@pytest.mark.parametrize(
+    ("sample", "held", "gain", "reason"),
+    [
+        (Measures(20_000, 0.020, 1.0), 1.0, 1.0, "a call takes 1 us, so they are made many at a time by one worker"),
+        (Measures(4, 0.020, 0.03), 0.0, 2.0, "calls wait: they compute 3% of their time"),
+        (
+            COMPUTES,
+            0.0,
+            1.9,
+            (
+                "calls compute, and let others do so too: they compute 100% of their time, and it was held 0% of it;"
+                " two threads got 1.9x as far as one"
+            ),
+        ),
+    ],
+)
+def test_other_calls_stay_on_threads(
+    monkeypatch: pytest.MonkeyPatch, sample: Measures, held: float, gain: float, reason: str
+) -> None:
+    find(monkeypatch, sample, held, gain)
+
+    assert decided(where) == f"threads, at most 32 workers: {reason}"
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_what_cannot_be_pickled_stays_on_threads() -> None:
+    lock = threading.Lock()
+
+    def call(_: int) -> None:
+        with lock:
+            return
+
+    holds = (
+        "threads, at most 32 workers: calls hold the GIL (they compute 100% of their time, and it was held 100% of it),"
+        " but cannot move to processes: "
+    )
+    assert decided(call).startswith(holds + "the function call, its variable 'lock'")
+    assert decided(len, itertools.repeat(Unsendable())).startswith(holds + "the argument, the global 'lock'"[:12])
+    assert decided(lambda _: Unsendable()).startswith(holds + "the result")
+
+
+class Unsendable:
+    """Does not pickle."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __reduce__(self) -> Any:
+        raise TypeError("it stays here")
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_few_calls_do_not_pay_for_the_start(tmp_path: Path) -> None:
+    gate = FileGate(tmp_path)  # so that it is not over before
+
+    with treadle.map(lambda item: gate.hold() if item else item, range(3), engine="auto", max_workers=2) as run:
+        wait_until(lambda: "nothing was decided" not in (run.stats.decision or ""))
+        gate.open()
+
+    assert (run.stats.decision or "").endswith("but processes would not pay for the calls that are left: 2")
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_what_cannot_change_anything_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> Measures:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(decider.Decider, "_sample", fail)
+    assert decided(where, range(100), max_workers=1) == "threads, at most 1 workers: one worker is all there may be"
+    assert decided(where, [1]) == "threads, at most 32 workers: there is one call to make"
+    monkeypatch.setattr(choosing, "usable_cores", lambda: 1)
+    assert decided(where, range(100)) == "threads, at most 32 workers: there is one core to use"
+    monkeypatch.setattr(choosing, "_has_processes", lambda: False)
+    assert decided(where, range(100)) == "threads, at most 32 workers: there are no processes on this system"
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_calls_that_may_look_at_context_variables_stay() -> None:
+    """Half of the results would be made with them, and the other half without."""
+    colour: ContextVar[str] = ContextVar("colour")
+    stays = (
+        "threads, at most 32 workers: calls may look at the context variable {!r}, and such do not travel to processes"
+    )
+
+    def look(_: int) -> str:
+        return colour.get("none")
+
+    def run_all(context: Context) -> str:
+        return context.run(decided, look, range(100))
+
+    context = Context()
+    context.run(colour.set, "red")
+    assert run_all(context) == stays.format("colour")
+    context = Context()
+    context.run(_colour.set, "red")  # it is in the module
+    assert run_all(context) == stays.format("_colour")
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_decimals_are_computed_in_one_way() -> None:
+    def compute_precisely() -> str:
+        decimal.getcontext().prec = 50
+        return decided(where, range(100))
+
+    assert "'decimal_context'" in Context().run(compute_precisely)
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_variables_of_others_do_not_matter() -> None:
+    """There nearly always are some."""
+    elsewhere: list[ContextVar[int]] = [ContextVar("elsewhere")]
+
+    def call_there() -> bool:
+        decimal.getcontext()
+        elsewhere[0].set(1)
+        with treadle.map(where, itertools.count(), engine="auto") as run:
+            return bool(until(is_elsewhere, run))
+
+    assert Context().run(call_there)
+
+
+# Without a GIL
+
+
+def test_without_a_gil_calls_stay_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    find(monkeypatch, COMPUTES, held=1.0)
+    monkeypatch.setattr(decider, "is_gil_enabled", lambda: False)
+
+    with treadle.map(where, range(3000), engine="auto") as run:
+        assert {pid for _, pid in run} == {os.getpid()}
+
+    assert run.stats.decision == "threads, at most 32 workers: without a GIL, threads compute side by side"
+
+
+def test_a_gil_that_the_first_calls_turn_on_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import can do that."""
+    find(monkeypatch, COMPUTES, held=1.0)
+    asked = itertools.count()
+    monkeypatch.setattr(decider, "is_gil_enabled", lambda: next(asked) > 0)
+
+    with treadle.map(where, itertools.count(), engine="auto") as run:
+        until(is_elsewhere, run)
+
+
+# Nobody waits for ever
+
+
+def test_calls_that_wait_for_one_another_get_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as nobody knows whether results can be pickled, there is one worker; but not for ever."""
+    find(monkeypatch, COMPUTES, held=1.0)
+    monkeypatch.setattr(decider, "PATIENCE_SECONDS", 0.01)
+    barrier = threading.Barrier(4)
+
+    def meet(_: int) -> None:
+        barrier.wait(PATIENCE_SECONDS)
+
+    assert len(list(treadle.map(meet, range(4), engine="auto"))) == 4
+
+
+def test_a_run_that_ends_before_anything_is_decided_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decider, "MAX_SAMPLE_SECONDS", math.inf)
+    monkeypatch.setattr(decider, "SAMPLE_CALLS", math.inf)
+
+    with treadle.map(where, itertools.count(), engine="auto") as run:
+        next(run)
+
+    assert run.stats.decision == "threads, at most 32 workers: it was over before more was known"
+
+
+def test_a_mistake_in_deciding_costs_no_result(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    find(monkeypatch, COMPUTES)
+
+    def fail(*_: object) -> float:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(decider, "probe", fail)
+    with caplog.at_level(logging.ERROR):
+        assert "deciding failed" in decided(where)
+
+    assert "deciding failed" in caplog.text
+
+
+# Where it may be said
+
+
+def test_only_runs_find_their_engine() -> None:
+    with pytest.raises(treadle.InvalidArgument, match="one of 'threads'"):
+        treadle.TaskGroup(engine="auto")  # type: ignore[arg-type]
+    with pytest.raises(treadle.InvalidArgument, match="one of 'threads'"):
+        treadle.PoolExecutor(engine="auto")  # type: ignore[arg-type]
+
+
+def test_coroutine_functions_are_awaited() -> None:
+    async def call(item: int) -> int:
+        return item
+
+    run = treadle.map(call, range(3), engine="auto")
+
+    assert list(run) == [0, 1, 2]
+    assert (run.stats.decision or "").startswith("coroutines")
+
+
+# What is really measured, on whatever else this machine does meanwhile
+
+
+def wait_a_moment(item: int) -> int:
+    time.sleep(0.002)
+    return item
+
+
+def compute(item: int) -> int:
+    return item + 0 * sum(number * number for number in range(5000))
+
+
+def digest(item: int) -> int:
+    return item + 0 * len(hashlib.sha256(bytes(1 << 20)).digest())
+
+
+@pytest.mark.parametrize(
+    ("fn", "decisions"),
+    [
+        (wait_a_moment, ["threads, at most 32 workers: calls wait"]),
+        (abs, ["threads, at most 32 workers: a call takes", "threads, at most 32 workers: it was over"]),
+        (compute, ["processes", "threads"]),
+        (digest, ["processes", "threads"]),
+    ],
+)
+def test_whatever_is_found_the_results_are_right(fn: Callable[[int], int], decisions: list[str]) -> None:
+    """Whether a loop is seen to hold the GIL on a busy machine is left to the benchmarks."""
+    run = treadle.map(fn, range(400), engine="auto")
+
+    assert list(run) == list(range(400))
+    if is_gil_enabled():
+        assert any((run.stats.decision or "").startswith(decision) for decision in decisions)
