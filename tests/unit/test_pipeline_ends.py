@@ -618,7 +618,7 @@ def test_a_timeout_ends_all_of_it() -> None:
         runner = threading.Thread(target=run)
         runner.start()
         nap.wait_until_begun(2)
-        clock.wait_for_sleepers()
+        clock.wait_for_sleepers(3)  # also whoever waits for all of it: the last stage, with the deadline, has begun
         clock.advance(60)
         runner.join(PATIENCE_SECONDS)
 
