@@ -60,6 +60,7 @@ def a_run_knows_item_and_value() -> None:
 
 def calls_in_processes_are_typed_as_on_threads() -> None:
     assert_type(treadle.map(len, ["a"], engine="processes", max_tasks_per_child=10), treadle.Run[str, int])
+    assert_type(treadle.map(len, ["a"], engine="auto"), treadle.Run[str, int])
     assert_type(treadle.PoolExecutor(engine="processes", max_tasks_per_child=1).submit(len, "a"), treadle.Task[int])
     assert_type(treadle.TaskGroup(engine="processes").submit(len, "a"), treadle.Task[int])
     died = treadle.ProcessDied("it exited with status 1", had_ended=False)
