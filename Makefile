@@ -18,6 +18,9 @@ BIN := $(VENV)/bin
 # coverage: so by default on a free-threaded build, as tracing slows threads down until they no longer race.
 ARGS ?=
 SLOW ?=
+# Tests run in so many processes; most of them wait most of the time. 0: in this one, as a debugger needs it.
+JOBS ?= 3
+PYTEST := -m pytest -n $(JOBS) --dist worksteal
 MARK := $(if $(filter-out 0,$(SLOW)),,-m "not slow")
 COVERAGE ?= $(if $(filter %t,$(TAG)),0,1)
 
@@ -36,7 +39,8 @@ unless_usable = $(if $(shell [ "$$(cat $(1)/.home 2>/dev/null)" = "$(CURDIR)" ] 
 
 help:
 	@echo 'make demo     see it work'
-	@echo 'make test     run the tests, with branch coverage   ARGS="-k name" for pytest, SLOW=1 adds the slow ones'
+	@echo 'make test     run the tests, with branch coverage   ARGS="-k name" for pytest, SLOW=1 adds the slow ones,'
+	@echo '                                                    JOBS=0 runs them in one process'
 	@echo 'make check    all checks of the code, or one of them: lint style types api layers sizes'
 	@echo 'make bench    measure against other libraries       ARGS=... for the benchmark'
 	@echo 'make format   format the code, and fix what can be fixed'
@@ -54,12 +58,12 @@ test: export COVERAGE_FILE := $(abspath $(VENV))/coverage/data
 test: $(TEST_READY)
 	@rm -rf $(VENV)/coverage && mkdir $(VENV)/coverage
 	@status=0; \
-	$(BIN)/python -m coverage run -m pytest $(MARK) $(ARGS) || status=$$?; \
+	$(BIN)/python -m coverage run $(PYTEST) $(MARK) $(ARGS) || status=$$?; \
 	$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report || [ $$status -ne 0 ] || status=1; \
 	exit $$status
 else
 test: $(TEST_READY)
-	@$(BIN)/python -m pytest $(MARK) $(ARGS)
+	@$(BIN)/python $(PYTEST) $(MARK) $(ARGS)
 endif
 
 check: lint style types api layers sizes
