@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
+from contextvars import copy_context
+from pathlib import Path
 
-from tests.contract.engine_contract import EngineContract
+from tests.calls import FileGate
+from tests.conftest import PATIENCE_SECONDS
+from tests.contract.engine_contract import EngineContract, make_chunk
 from treadle._core.chunk import Chunk
 from treadle._engines.engine import CallPlan, Engine
 from treadle._engines.inline import InlineEngine
@@ -22,6 +28,36 @@ class Guide:
 
     def call_off(self, error: BaseException) -> None:
         raise error
+
+
+def test_one_that_is_killed_while_it_moves_stays_and_may_go_later(tmp_path: Path) -> None:
+    """It is killed since a call is to end, not as there is anything wrong with the place it moves to."""
+    gate, here = FileGate(tmp_path), os.getpid()
+
+    def open_slowly() -> None:
+        if os.getpid() != here:
+            gate.hold()
+
+    plan = CallPlan(lambda _: os.getpid(), copy_context(), initializer=open_slowly)
+    guide, parcel = Guide(), wrap_plan(plan)
+    engine = MovableEngine(InlineEngine(plan), guide)
+    engine.open()
+    guide.destination = lambda: ProcessEngine(plan, parcel)
+    chunks = [make_chunk([1]), make_chunk([2])]
+    mover = threading.Thread(target=engine.make_calls, args=(chunks[0],))
+    mover.start()
+    gate.wait_for_arrivals()
+
+    engine.kill()
+    mover.join(PATIENCE_SECONDS)
+
+    assert not mover.is_alive()
+    assert chunks[0].results == [here]
+    gate.open()
+    engine.make_calls(chunks[1])
+    assert chunks[1].results != [here]
+    assert chunks[1].failures is None
+    engine.close()
 
 
 class TestEngineThatStays(EngineContract):

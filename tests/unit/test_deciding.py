@@ -65,9 +65,9 @@ def test_few_calls_do_not_pay_for_the_start() -> None:
     assert make_out(LOOP, 10e-6, None, workers=2).pays  # nobody knows how many: there may be more
 
 
-def test_opening_counts_as_a_part_of_the_start() -> None:
+def test_a_start_that_takes_long_takes_more_to_pay() -> None:
     assert make_out(LOOP, 10e-6, 1000, workers=2).pays
-    assert not make_out(LOOP, 10e-6, 1000, workers=2, opening=1.0).pays
+    assert not make_out(LOOP, 10e-6, 1000, workers=2, start=1.0).pays
 
 
 def test_arguments_that_take_as_long_to_pickle_as_to_work_on_do_not_pay() -> None:

@@ -21,13 +21,12 @@ from treadle._core.gil import is_gil_enabled
 from treadle._core.tell import tell
 from treadle._crew.chunking import IN_PROCESSES
 from treadle._crew.controller import Knee
-from treadle._crew.deciding import Measures, judge, make_out
+from treadle._crew.deciding import START_SECONDS, WARM_START_SECONDS, Measures, judge, make_out
 from treadle._crew.gil_probe import probe
 from treadle._engines.engine import CallPlan, Engine
 from treadle._engines.inline import InlineEngine
 from treadle._engines.movable import Gauge, MovableEngine
 from treadle._sync.parker import Parker
-from treadle.errors import NotPicklable
 
 if TYPE_CHECKING:
     from treadle._crew.crew import Crew
@@ -37,6 +36,8 @@ SAMPLE_CALLS = 3
 SAMPLE_SECONDS = 0.005
 MAX_SAMPLE_SECONDS = 0.020
 LOOK_SECONDS = 0.005
+# One call that has had next to nothing of a processor is enough.
+CLEARLY_WAITING_SHARE = 0.05
 # With a second thread: so long to find its pace, then so many calls for a comparison; else processor time has to do.
 SETTLE_SECONDS = 0.010
 TRY_SECONDS = 0.040
@@ -188,7 +189,7 @@ class Decider:
             if not is_gil_enabled():
                 return
             self._ours().resize(1)
-            self._before = self._totals()  # those were made by many at a time
+            self._before = self._since(self._before)  # those were made by many at a time
             found = self._sample()
         while (kind := judge(found)) in ("knock", "try two"):
             if kind == "knock":
@@ -206,27 +207,27 @@ class Decider:
 
     def _sample(self) -> Measures:
         while True:
-            totals = self._totals()
-            calls, seconds = totals[0] - self._before[0], totals[1] - self._before[1]
-            if seconds >= MAX_SAMPLE_SECONDS or (calls >= SAMPLE_CALLS and seconds >= SAMPLE_SECONDS):
-                return self._read()
+            found = self._since(self._before)
+            calls, seconds, computing = found
+            is_clear = calls >= SAMPLE_CALLS or computing < CLEARLY_WAITING_SHARE * seconds
+            if seconds >= MAX_SAMPLE_SECONDS or (seconds >= SAMPLE_SECONDS and is_clear):
+                return self._measures(found)
             self._wait_until_busy()
             self._pause(LOOK_SECONDS)
 
-    def _read(self) -> Measures:
-        totals, before = self._totals(), self._before
-        seconds, computing = totals[1] - before[1], totals[2] - before[2]
-        free = max(computing, seconds - sum(gauge.seconds_in_line() for gauge in list(self._gauges)))
-        return Measures(totals[0] - before[0], seconds, computing / free if free else 0.0)
+    def _measures(self, found: tuple[int, float, float]) -> Measures:
+        calls, seconds, computing = found
+        in_line = sum(gauge.seconds_in_line() for gauge in list(self._gauges))
+        return Measures(calls, seconds, computing / max(computing, seconds - in_line, 1e-9))
 
     def _try_two(self, one: Measures) -> float:
         """Return how much further two threads get than one; infinite where the work is not enough for two."""
         self._ours().resize(2)
         self._pause(SETTLE_SECONDS)
-        before, began = self._totals(), perf_counter()
+        before, began = self._since((0, 0.0, 0.0)), perf_counter()
         self._pause(TRY_SECONDS)
         passed = perf_counter() - began
-        calls, seconds, computing = (now - then for now, then in zip(self._totals(), before, strict=True))
+        calls, seconds, computing = self._since(before)
         if seconds < WORK_FOR_TWO * passed:
             return math.inf
         if calls >= TRY_CALLS and one.calls >= TRY_CALLS:
@@ -240,12 +241,11 @@ class Decider:
         if trial.make_engine is None:
             self._stay(f"{holds}, but cannot move to processes: {trial.refusal}")
             return
-        calls, *_ = self._totals()
-        left = None if self._total is None else self._total - calls
-        opening = max((gauge.opening for gauge in list(self._gauges)), default=0.0)
-        if not found.calls:
-            found = replace(self._read(), held=found.held, gain=found.gain)
-        bill = make_out(found, trial.seconds, left, self._processes, opening)
+        totals = self._since((0, 0.0, 0.0))
+        left = None if self._total is None else self._total - totals[0]
+        if not found.calls:  # only now is it known how long one takes
+            found = replace(self._measures(totals), held=found.held, gain=found.gain)
+        bill = make_out(found, trial.seconds, left, self._processes, self._start_seconds())
         if not bill.pays:
             self._stay(f"{holds}, but processes would not pay for the calls that are left: {left}")
             return
@@ -255,6 +255,12 @@ class Decider:
         self.destination = trial.make_engine
         crew.sizer.pace = IN_PROCESSES
         crew.resize(self._processes)
+
+    def _start_seconds(self) -> float:
+        from treadle._engines.process_start import is_keeper_running
+
+        opening = max((gauge.opening for gauge in list(self._gauges)), default=0.0)
+        return opening + (WARM_START_SECONDS if is_keeper_running() else START_SECONDS)
 
     def _wait_for_trial(self, workers: int) -> Trial:
         patience = PATIENCE_SECONDS
@@ -290,10 +296,11 @@ class Decider:
             raise Over
         return crew
 
-    def _totals(self) -> tuple[int, float, float]:
+    def _since(self, before: tuple[int, float, float]) -> tuple[int, float, float]:
+        """Return the calls made, their seconds and those of a processor, without those of ``before``."""
         readings = [gauge.read() for gauge in list(self._gauges)]
         calls, seconds, computing = zip(*readings, strict=True) if readings else ((), (), ())
-        return sum(calls), sum(seconds), sum(computing)
+        return sum(calls) - before[0], sum(seconds) - before[1], sum(computing) - before[2]
 
     def _is_busy(self) -> bool:
         return any(gauge.is_busy for gauge in list(self._gauges))
@@ -328,7 +335,7 @@ def _try(plan: CallPlan, item: object, result: object) -> Trial:
         wrap(item, "the argument")
         wrap(result, "the result")
         return Trial(perf_counter() - began, lambda: ProcessEngine(plan, parcel))
-    except NotPicklable as error:
+    except BaseException as error:  # pickling is code of the user's, and this is a thread that makes calls
         return Trial(refusal=str(error))
 
 

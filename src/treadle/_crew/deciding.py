@@ -21,6 +21,8 @@ BUSY_SHARE = 0.5
 
 # To the first result of a process: the keeper's start, the process's, and the imports of a small module.
 START_SECONDS = 0.08
+# Where the keeper runs already.
+WARM_START_SECONDS = 0.03
 # A message to a process and back; so many seconds of calls travel in one.
 MESSAGE_SECONDS = 30e-6
 PORTION_SECONDS = 0.010
@@ -84,7 +86,7 @@ class Bill:
     pays: bool
 
 
-def make_out(found: Measures, pickling: float, left: int | None, workers: int, opening: float = 0.0) -> Bill:
+def make_out(found: Measures, pickling: float, left: int | None, workers: int, start: float = START_SECONDS) -> Bill:
     """Return what it comes to if calls that hold the GIL move to processes.
 
     Args:
@@ -92,7 +94,7 @@ def make_out(found: Measures, pickling: float, left: int | None, workers: int, o
         pickling: Seconds to pickle an argument and a result.
         left: Calls that have not begun; None: nobody knows, and there may be many.
         workers: Processes.
-        opening: Seconds that the initializer and the resource of a worker take.
+        start: Seconds until they make calls.
     """
     # With a GIL the whole of the threads does no more than one that never waits.
     on_threads = found.mean * max(found.computing, found.held or 0.0)
@@ -100,5 +102,5 @@ def make_out(found: Measures, pickling: float, left: int | None, workers: int, o
     # Both sides pickle and unpickle once; ours does so for all processes, one after the other.
     in_processes = max((found.mean + 2 * pickling) / workers, 2 * pickling + handing_over)
     gain = on_threads / in_processes
-    saved = None if left is None else left * (on_threads - in_processes) - START_SECONDS - opening
+    saved = None if left is None else left * (on_threads - in_processes) - start
     return Bill(gain, gain >= WORTHWHILE_GAIN and (saved is None or saved > 0))

@@ -169,6 +169,11 @@ def _start_keeper() -> tuple[int, socket.socket]:
     return pid, ours
 
 
+def is_keeper_running() -> bool:
+    """Tell whether a process can be had at once."""
+    return _keeper is not None
+
+
 def end_keeper() -> None:
     """End the keeper, and wait until it has gone; processes that were not let go are killed."""
     with _lock:
