@@ -140,16 +140,13 @@ def test_it_ends_with_its_block_and_the_cluster_goes_on(start: Callable[..., Das
 
 def test_calls_with_equal_items_are_made_each(start: Callable[..., DaskCluster], tmp_path: Path) -> None:
     """Dask would make equal calls once, as it takes functions for pure."""
-    diary = tmp_path / "diary"
+    gate = FileGate(tmp_path)
 
-    def call(word: str) -> None:
-        with diary.open("a") as file:
-            file.write(word)
-
-    with distributed.Client(start(workers=1).address, set_as_default=False) as client:
-        list(treadle.map(call, ["x"] * 10, engine=client.get_executor(), chunksize=1))
-
-    assert diary.read_text() == "x" * 10
+    with distributed.Client(start().address, set_as_default=False) as client:
+        run = treadle.map(gate.hold, ["x", "x"], engine=client.get_executor(), chunksize=1)
+        gate.wait_for_arrivals(2)
+        gate.open()
+        assert list(run) == ["x", "x"]
 
 
 def test_workers_are_as_many_as_the_cluster_has_threads(start: Callable[..., DaskCluster]) -> None:

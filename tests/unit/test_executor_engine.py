@@ -8,9 +8,11 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,11 @@ import pytest
 
 import treadle
 from tests.calls import FileGate
-from tests.conftest import PATIENCE_SECONDS
+from tests.conftest import PATIENCE_SECONDS, Gate
+from tests.contract.engine_contract import make_chunk
+from tests.places import wait_until
+from treadle._engines.engine import CallPlan
+from treadle._engines.executor import PORTION_SECONDS, Dispatch, ExecutorEngine
 from treadle._run.choosing import default_workers
 
 
@@ -218,19 +224,24 @@ def test_a_portion_that_fails_as_a_whole_fails_its_items() -> None:
     assert isinstance(outcome.error, MemoryError)
 
 
-def test_a_call_that_is_slow_after_tiny_ones_gives_the_rest_back(processes: Executor, tmp_path: Path) -> None:
-    """A portion is no longer than its time, whatever was expected of its calls."""
-    gate = FileGate(tmp_path)
+def test_a_slow_call_sends_the_rest_of_its_portion_back(threads: Executor, gate: Gate) -> None:
+    """A portion is no longer than its time, whatever was expected of its calls: a result waits for no other."""
 
-    def call(item: int) -> object:
-        return gate.hold(item) if item == 3000 else item
+    def call(item: str) -> object:
+        if item == "slow":
+            time.sleep(2 * PORTION_SECONDS)
+        return gate.hold(item) if item == "held" else item
 
-    with treadle.map(call, range(6000), engine=processes, ordered=False, buffersize=6000, intake="thread") as run:
-        gate.wait_for_arrivals()
-        held = {next(run) for _ in range(2900)}
-        assert 3000 not in held
-        gate.open()
-        assert held | set(run) == set(range(6000))
+    dispatch = Dispatch(threads, CallPlan(call, copy_context()))
+    dispatch.fitting = 10
+    engine, chunk = ExecutorEngine(dispatch), make_chunk(["slow", "held"])
+    owner = threading.Thread(target=engine.make_calls, args=(chunk,))
+    owner.start()
+    wait_until(lambda: chunk.results == ["slow"])
+
+    gate.open()
+    owner.join()
+    assert chunk.results == ["slow", "held"]
 
 
 # Dask, where there is none
