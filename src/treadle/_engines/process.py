@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import repeat
 from time import perf_counter
 from typing import Any
 
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate
 from treadle._engines.engine import CallPlan
+from treadle._engines.portions import fail, fitting, put_back, take
 from treadle._engines.process_child import PORTION_SECONDS, surroundings
 from treadle._engines.process_pickling import Parcel, WrappedError, pack, unwrap, unwrap_error, wrap
 from treadle._engines.process_start import ChildProcess
 from treadle._engines.process_wire import BEGUN, ENDED, SILENCE
 from treadle.errors import Cancelled, ProcessDied
 
-MAX_PORTION_ITEMS = 2048
 # If nothing is heard for so long, a portion hangs at one of its calls: the others are taken back for whoever has time.
 PATIENCE_SECONDS = 0.020
 # A process that dies before it has begun a call was perhaps killed by what it got; the next one is to show.
@@ -109,8 +108,8 @@ class ProcessEngine:
         if refused:
             first = min(refused)
             if first == 0:
-                _fail(chunk, results, refused[0])
-            _put_back(chunk, portion[max(1, first) :])
+                fail(chunk, results, refused[0])
+            put_back(chunk, portion[max(1, first) :])
             portion, packed = portion[:first], packed[:first]
         if not portion:
             return
@@ -126,12 +125,7 @@ class ProcessEngine:
 
     def _take(self, chunk: Chunk) -> list[Any]:
         most = self._fitting if self._most_calls is None else min(self._fitting, self._calls_left)
-        portion: list[Any] = []
-        try:
-            portion.extend(map(chunk.todo.pop, repeat(-1, most)))  # one by one, and keeps those it had when it fails
-        except IndexError:  # others were faster
-            pass
-        return portion
+        return take(chunk, most)
 
     def _exchange(self, chunk: Chunk, results: list[Any], portion: list[Any], message: tuple[Any, ...]) -> None:
         """Have the calls of ``portion`` made and take what they come to; those not begun are put back."""
@@ -155,13 +149,12 @@ class ProcessEngine:
                 chunk.ends.extend(ends)  # before the results: whoever sees a result finds its time
             _record(chunk, results, packed, are_parcels, failures)
             if given_back:
-                _put_back(chunk, portion[-given_back:])
+                put_back(chunk, portion[-given_back:])
                 del portion[-given_back:]
 
     def _learn(self, made: int, seconds: float) -> None:
         if made:
-            fitting = int(PORTION_SECONDS * made / seconds) if seconds > 0 else MAX_PORTION_ITEMS
-            self._fitting = max(1, min(2 * self._fitting, fitting, MAX_PORTION_ITEMS))
+            self._fitting = fitting(self._fitting, made, seconds, PORTION_SECONDS)
 
     # Death
 
@@ -185,19 +178,19 @@ class ProcessEngine:
         if begun == 0:
             self._deaths += 1
             if self._deaths < MAX_DEATHS_AT_THE_DOOR:
-                _put_back(chunk, portion)
+                put_back(chunk, portion)
                 return
             begun = 1
         self._deaths = 0
         self._fitting = 1
         for at in range(reported, begun):
             if at < max(ended, begun - 1):
-                _fail(chunk, results, ProcessDied(error.cause, had_ended=True))
+                fail(chunk, results, ProcessDied(error.cause, had_ended=True))
             elif chunk.is_cancelled:
-                _fail(chunk, results, Cancelled("its process was killed"))
+                fail(chunk, results, Cancelled("its process was killed"))
             else:
-                _fail(chunk, results, error)
-        _put_back(chunk, portion[begun:])
+                fail(chunk, results, error)
+        put_back(chunk, portion[begun:])
 
     # From other threads
 
@@ -232,22 +225,6 @@ class ProcessEngine:
             raise unwrap_error(failure)
 
 
-def _put_back(chunk: Chunk, items: list[Any]) -> None:
-    """Return to ``chunk`` what was taken out of it and has not begun, unless nothing is to begin any more.
-
-    Who ends a chunk marks it first and clears it then; here it is the other way round.
-    """
-    if items:
-        chunk.todo.extend(items[::-1])
-        if chunk.is_cancelled or chunk.end == "abandoned":
-            chunk.todo.clear()
-
-
-def _fail(chunk: Chunk, results: list[Any], error: BaseException) -> None:
-    chunk.fail(error)
-    results.append(None)
-
-
 def _record(
     chunk: Chunk, results: list[Any], packed: list[Any], are_parcels: bool, failures: dict[int, WrappedError]
 ) -> None:
@@ -256,7 +233,7 @@ def _record(
         return
     for at, value in enumerate(packed):
         if at in failures:
-            _fail(chunk, results, unwrap_error(failures[at]))
+            fail(chunk, results, unwrap_error(failures[at]))
         elif not are_parcels:
             results.append(value)
         else:
@@ -268,6 +245,6 @@ def _unwrap_result(chunk: Chunk, results: list[Any], parcel: Parcel) -> None:
         value = unwrap(parcel)
     except BaseException as error:
         annotate(error, "raised as the result was received from its process")
-        _fail(chunk, results, error)
+        fail(chunk, results, error)
     else:
         results.append(value)
