@@ -130,7 +130,7 @@ def open_since(running: Iterable[tuple[float, int, float, Answer]]) -> Iterator[
 
 def best_fixed(make_server: Callable[[random.Random], Server], seconds: float, seed: int = 0) -> tuple[int, float]:
     """Return the best number of workers, and its goodput: what a controller is compared with."""
-    numbers = (1, 2, 3, 4, 8, 16, 20, 22, 32, 64, 100, 110, 128, 256)
+    numbers = (1, 2, 3, 4, 5, 6, 8, 12, 16, 20, 22, 25, 32, 48, 60, 64, 100, 110, 128, 256)
     found = {n: simulate(make_server, fixed(n)(), seconds, seed=seed) for n in numbers}
     best = max(found, key=lambda n: found[n])
     return best, found[best]

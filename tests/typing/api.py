@@ -61,6 +61,7 @@ def a_run_knows_item_and_value() -> None:
 def calls_in_processes_are_typed_as_on_threads() -> None:
     assert_type(treadle.map(len, ["a"], engine="processes", max_tasks_per_child=10), treadle.Run[str, int])
     assert_type(treadle.map(len, ["a"], engine="auto"), treadle.Run[str, int])
+    assert_type(treadle.map(len, ["a"], max_workers="auto"), treadle.Run[str, int])
     assert_type(treadle.PoolExecutor(engine="processes", max_tasks_per_child=1).submit(len, "a"), treadle.Task[int])
     assert_type(treadle.TaskGroup(engine="processes").submit(len, "a"), treadle.Task[int])
     died = treadle.ProcessDied("it exited with status 1", had_ended=False)
@@ -232,6 +233,10 @@ def policies_are_options_of_all() -> None:
     assert_type(run, treadle.Run[str, int])
     treadle.TaskGroup(retry=retry, limiter=limiter, hedge=hedge, call_timeout=1)
     treadle.PoolExecutor(retry=retry, limiter=limiter, hedge=hedge, call_timeout=1)
+    treadle.TaskGroup(max_workers="auto")
+    treadle.PoolExecutor(max_workers="auto")
+    treadle.Limiter(throttled=(OSError, KeyError))
+    assert_type(treadle.Limiter(throttled=lambda answer: answer == 429).judge(429), bool)
     treadle.Retry(retry_on=lambda error: isinstance(error, OSError))
     with limiter as nothing:
         assert_type(nothing, None)

@@ -244,7 +244,7 @@ def test_lessons_hold_neither_function_nor_limiter() -> None:
 
     limiter, caller = treadle.Limiter(throttled=OSError), Caller()
     lessons.remember(subject_of(caller, limiter, "threads"), Lesson(3, is_settled=True))
-    gone = [weakref.ref(limiter), weakref.ref(caller)]
+    gone: list[weakref.ref[Any]] = [weakref.ref(limiter), weakref.ref(caller)]
     del limiter, caller
     gc.collect()
 
