@@ -22,6 +22,7 @@ from bench import (
     processes,
     scheduling,
     traversal,
+    workers,
 )
 from bench.benchmark import FULL, QUICK, Benchmark, Check, Effort, Result
 from bench.launch import ROOT
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         *(
             overhead,
             scheduling,
+            workers,
             policy,
             processes,
             coroutines,
