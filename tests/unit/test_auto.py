@@ -109,6 +109,21 @@ def test_there_are_no_more_workers_than_cores_once_they_are_processes() -> None:
 
 
 @pytest.mark.usefixtures("holds_the_gil")
+def test_each_core_gets_a_process(tmp_path: Path) -> None:
+    gate, here = FileGate(tmp_path), os.getpid()
+
+    def call(_: int) -> None:
+        if os.getpid() == here:
+            time.sleep(0.01)  # so that some are left when it is decided
+        else:
+            gate.hold()
+
+    with treadle.map(call, iter(range(50)), engine="auto"):
+        assert len(set(gate.wait_for_arrivals(2))) == 2
+        gate.open()
+
+
+@pytest.mark.usefixtures("holds_the_gil")
 def test_the_resource_is_closed_here_and_opened_there(tmp_path: Path) -> None:
     diary = tmp_path / "diary"
 
@@ -141,17 +156,19 @@ def test_a_call_that_moved_can_be_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("holds_the_gil")
-def test_where_no_process_gets_ready_calls_stay(caplog: pytest.LogCaptureFixture) -> None:
+def test_where_no_process_gets_ready_calls_stay(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """And nobody tries it again."""
     here = os.getpid()
 
     def refuse() -> None:
         if os.getpid() != here:
+            (tmp_path / str(os.getpid())).touch()
             raise ConnectionError("not from there")
 
     decisions = set()
-    with treadle.map(where, itertools.count(), engine="auto", initializer=refuse) as run:
+    with treadle.map(where, itertools.count(), engine="auto", initializer=refuse, chunksize=1) as run:
         results = until(lambda _: "could not get ready" in (run.stats.decision or ""), run)
-        results += itertools.islice(run, 100)
+        results += itertools.islice(run, 3000)
         decisions.add(run.stats.decision)
 
     assert results == [(at, here) for at in range(len(results))]
@@ -159,6 +176,7 @@ def test_where_no_process_gets_ready_calls_stay(caplog: pytest.LogCaptureFixture
         "threads, at most 32 workers: they were to go on in processes, but one could not get ready: not from there"
     }
     assert "could not get ready" in caplog.text
+    assert len(list(tmp_path.iterdir())) <= 2  # both may have begun before either had failed
 
 
 # Staying
