@@ -261,7 +261,7 @@ class Knee:
         else:
             self._note_rate(window)
             needed = math.ceil(HEADROOM * self._best_rate * self._latency)
-            self._set(min(max(needed, base.workers), self.workers), now, "more brought hardly more")
+            self._set(min(max(needed, base.workers // 2), self.workers), now, "more brought hardly more")
             self._settle(now)
         self._is_fresh = False
 
@@ -393,7 +393,7 @@ class Knee:
 
     def _note_rate(self, window: Window) -> None:
         self._best_rate = max(self._best_rate, window.rate)
-        self._latency = min(self._latency, window.latency)
+        self._latency = min(self._latency, window.latency * (1 + window.error))
 
     def _remember_ceiling(self, now: float) -> None:
         is_again = now < self._ceiling_until + MAX_CEILING_SECONDS
