@@ -36,7 +36,7 @@ SAMPLE_CALLS = 3
 SAMPLE_SECONDS = 0.005
 MAX_SAMPLE_SECONDS = 0.020
 LOOK_SECONDS = 0.005
-# One call that has had next to nothing of a processor is enough.
+# One call that has had next to nothing of a processor is enough; it has to be a whole one, as it may compute in the end.
 CLEARLY_WAITING_SHARE = 0.05
 # With a second thread: so long to find its pace, then so many calls for a comparison; else processor time has to do.
 SETTLE_SECONDS = 0.010
@@ -209,7 +209,7 @@ class Decider:
         while True:
             found = self._since(self._before)
             calls, seconds, computing = found
-            is_clear = calls >= SAMPLE_CALLS or computing < CLEARLY_WAITING_SHARE * seconds
+            is_clear = calls >= (1 if computing < CLEARLY_WAITING_SHARE * seconds else SAMPLE_CALLS)
             if seconds >= MAX_SAMPLE_SECONDS or (seconds >= SAMPLE_SECONDS and is_clear):
                 return self._measures(found)
             self._wait_until_busy()
