@@ -134,18 +134,18 @@ def test_those_at_work_who_are_too_many_leave_after_their_call(gate: Gate) -> No
 
 
 def test_idle_ones_that_are_too_many_leave_at_once(gate: Gate) -> None:
-    with treadle.PoolExecutor(max_workers=4) as pool:
-        tasks = [pool.submit(gate.hold) for _ in range(4)]
+    with treadle.TaskGroup(max_workers=4) as group:
+        tasks = [group.submit(gate.hold) for _ in range(4)]
         gate.wait_for_arrivals(4)
         gate.open()
         for task in tasks:
             task.result()
-        crew = crew_of(pool)
+        crew = crew_of(group)
         wait_until(lambda: len(crew._idle) == 4)
         crew.resize(1)
         wait_until(lambda: len(crew.workers) == 1)
 
-        assert pool.submit(abs, -1).result() == 1
+        assert group.submit(abs, -1).result() == 1
 
 
 def test_tasks_that_wait_for_tasks_end_whatever_the_number_becomes(gate: Gate) -> None:
