@@ -179,6 +179,31 @@ def test_where_no_process_gets_ready_calls_stay(caplog: pytest.LogCaptureFixture
     assert len(list(tmp_path.iterdir())) <= 2  # both may have begun before either had failed
 
 
+@pytest.mark.usefixtures("holds_the_gil")
+def test_a_stage_moves() -> None:
+    flow = iter(treadle.pipeline(itertools.count()).map(where, engine="auto").filter(is_elsewhere, max_workers=1))
+
+    assert is_elsewhere(next(flow))
+
+
+def next_numbers(number: int) -> list[int]:
+    """Return the one after it."""
+    return [number + 1]
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_a_traversal_moves() -> None:
+    with treadle.traverse(next_numbers, [0], engine="auto") as run:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        numbers = [next(run)]
+        while not (run.stats.decision or "").startswith("processes"):
+            numbers.append(next(run))
+            assert time.monotonic() < deadline, "it never moved"
+        numbers += itertools.islice(run, 20)
+
+    assert numbers == list(range(len(numbers)))
+
+
 # Staying
 
 
@@ -237,11 +262,16 @@ class Unsendable:
 def test_few_calls_do_not_pay_for_the_start(tmp_path: Path) -> None:
     gate = FileGate(tmp_path)  # so that it is not over before
 
-    with treadle.map(lambda item: gate.hold() if item else item, range(3), engine="auto", max_workers=2) as run:
+    def call(item: int) -> None:
+        time.sleep(0.002)  # as long as the trial takes to be wanted, and longer
+        if item == 29:
+            gate.hold()
+
+    with treadle.map(call, range(30), engine="auto") as run:
         wait_until(lambda: "nothing was decided" not in (run.stats.decision or ""))
         gate.open()
 
-    assert (run.stats.decision or "").endswith("but processes would not pay for the calls that are left: 2")
+    assert "but processes would not pay for the calls that are left: " in (run.stats.decision or "")
 
 
 @pytest.mark.usefixtures("holds_the_gil")
