@@ -223,7 +223,8 @@ def a_map_that_fails_beside_a_call_just_taken() -> None:
     while run.stats.workers:
         treadle.sleep(0.1)
 
-    assert sorted(calls) == sorted(begun), "what counts as not started is not started later"
+    # A worker that is held up for all of the grace, with a call that it has taken and not made yet, counts as left behind.
+    assert set(calls) <= begun, "what counts as not started is not started later"
 
 
 def test_a_run_that_fails_makes_no_call_after_its_account_is_closed(search: Search) -> None:

@@ -101,8 +101,8 @@ def test_a_worker_killed_midway_loses_no_item(start: Callable[..., DaskCluster],
         gate.open()
         outcomes = list(run.outcomes())
 
-    assert [(outcome.index, outcome.status, outcome.value) for outcome in outcomes] == [
-        (number, "succeeded", number) for number in range(200)
+    assert [(outcome.index, outcome.value, outcome.error) for outcome in outcomes] == [
+        (number, number, None) for number in range(200)
     ]
     assert run.stats.succeeded == 200
 
