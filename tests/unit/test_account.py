@@ -409,3 +409,25 @@ def test_a_cancelled_call_whose_end_is_being_settled_is_not_told_as_a_failure_be
 
         gate.open()
         assert [outcome.status for outcome in outcomes] == ["cancelled"]
+
+
+def test_the_account_may_be_asked_while_calls_end() -> None:
+    """Without a GIL, what is done cannot be iterated while it grows."""
+    failures: list[BaseException] = []
+    is_over = threading.Event()
+
+    def ask() -> None:
+        try:
+            while not is_over.is_set():
+                assert run.stats.succeeded <= 50_000
+        except BaseException as error:
+            failures.append(error)
+
+    run = treadle.map(abs, range(50_000), chunksize=4, max_workers=8)
+    asker = threading.Thread(target=ask)
+    asker.start()
+    assert len(list(run)) == 50_000
+    is_over.set()
+    asker.join(PATIENCE_SECONDS)
+
+    assert failures == []

@@ -422,7 +422,7 @@ class Course:
         succeeded, failed, late = ledger.succeeded, ledger.failed, 0
         # A call that is held to a policy may yet be made again: it counts once it is done.
         in_hands = [chunk for chunk in crew.chunks_in_hand() if chunk.trial is None]
-        uncounted = [] if self.is_sealed else list(ledger.done) + in_hands
+        uncounted = [] if self.is_sealed else ledger.done_now() + in_hands
         for chunk in {id(chunk): chunk for chunk in uncounted if chunk.end == "running"}.values():
             bad = len(chunk.failures) if chunk.failures else 0
             failed += bad

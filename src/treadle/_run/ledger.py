@@ -69,6 +69,14 @@ class Ledger:
         if self._is_closed:
             self.not_started += 1
 
+    def done_now(self) -> list[Chunk]:
+        """Return what is done and not collected; for any thread."""
+        while True:
+            try:
+                return list(self.done)
+            except RuntimeError:  # without a GIL, it may change under whoever iterates it
+                continue
+
     def collect(self) -> bool:
         """Take over what is done, and tell whether there was anything."""
         done = self.done
