@@ -273,3 +273,40 @@ def test_an_address_that_is_none_is_refused(address: Any, kind: type[Exception])
     pytest.importorskip("distributed", exc_type=ImportError)
     with pytest.raises(kind, match="address must be"):
         treadle.dask(address)
+
+
+class Forgetful(Executor):
+    """Loses portions, with an error of its own."""
+
+    def __init__(self, losses: int) -> None:
+        self.losses = losses
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if self.losses:
+            self.losses -= 1
+            future.set_exception(ValueError("too many values to unpack"))
+        else:
+            future.set_result(fn())
+        return future
+
+
+@pytest.mark.parametrize(("losses", "results"), [(1, [1, 2]), (2, [None, 2])])
+def test_a_cluster_that_loses_an_answer_is_asked_once_more(losses: int, results: list[int | None]) -> None:
+    """Dask makes calls of dead workers again by itself, but now and then loses count of an answer on its way."""
+    engine = ExecutorEngine(Dispatch(Forgetful(losses), CallPlan(abs, copy_context())))
+    engine._dispatch.tells_begun = False
+    chunk = make_chunk([-1, -2])
+
+    engine.make_calls(chunk)
+
+    assert chunk.results == results
+
+
+def test_an_executor_that_makes_each_call_once_is_not_asked_again() -> None:
+    engine = ExecutorEngine(Dispatch(Forgetful(1), CallPlan(abs, copy_context())))
+    chunk = make_chunk([-1, -2])
+
+    engine.make_calls(chunk)
+
+    assert chunk.results == [None, 2]

@@ -40,7 +40,7 @@ class Dispatch:
     def __init__(self, executor: Executor, plan: CallPlan) -> None:
         self.executor = executor
         self.plan = plan
-        # A cluster does not say whether a call has begun, and cancels it either way.
+        # A cluster does not say whether a call has begun, and cancels it either way. It may make a call again.
         self.tells_begun = not _is_dask(executor)
         self.fitting = 1  # items for the next portion; whoever writes last wins, and every value is a safe one
         self.broken: BaseException | None = None  # why it makes no call any more
@@ -132,6 +132,7 @@ class ExecutorEngine:
         self._parker = Parker()
         self._under_way: tuple[Chunk, Future[Any]] | None = None
         self._is_left_behind = False
+        self._losses = 0  # portions in a row of which nothing came back
 
     def open(self) -> None:
         """Do nothing, unless the executor is known to be broken."""
@@ -183,9 +184,14 @@ class ExecutorEngine:
             return
         error = future.exception()
         if error is None:
+            self._losses = 0
             self._record(chunk, results, portion, future.result())
         elif isinstance(error, BrokenExecutor):
             self._break(chunk, results, portion, error)
+        elif not self._dispatch.tells_begun and self._losses == 0:
+            # What calls raise comes back as an answer: this is the cluster's own, as it loses workers, and may pass.
+            self._losses += 1
+            put_back(chunk, portion.items)
         else:
             for _ in portion.items:
                 fail(chunk, results, error)
