@@ -223,7 +223,7 @@ def a_map_that_fails_beside_a_call_just_taken() -> None:
     while run.stats.workers:
         treadle.sleep(0.1)
 
-    # A worker that is held up for all of the grace, with a call that it has taken and not made yet, counts as left behind.
+    # A worker held up for all of the grace, with a call that it has taken and not made yet, counts as left behind.
     assert set(calls) <= begun, "what counts as not started is not started later"
 
 

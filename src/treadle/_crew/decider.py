@@ -36,7 +36,7 @@ SAMPLE_CALLS = 3
 SAMPLE_SECONDS = 0.005
 MAX_SAMPLE_SECONDS = 0.020
 LOOK_SECONDS = 0.005
-# One call that has had next to nothing of a processor is enough; it has to be a whole one, as it may compute in the end.
+# One call that has had next to nothing of a processor is enough; a whole one, as it may compute in the end.
 CLEARLY_WAITING_SHARE = 0.05
 # With a second thread: so long to find its pace, then so many calls for a comparison; else processor time has to do.
 SETTLE_SECONDS = 0.010
