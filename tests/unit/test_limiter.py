@@ -50,8 +50,8 @@ class Crowd:
         places: tuple[Any, ...] = (),
         waits: bool = True,
     ) -> None:
-        """Start a thread that enters; return when it stands in line, if it is one that has to."""
-        before = len(waiting_in(self.limiter))
+        """Start a thread that enters; return when it stands in line, if it is one that has to, or else has passed."""
+        before, ends = len(waiting_in(self.limiter)), len(self.passed) + len(self.errors)
 
         def enter() -> None:
             here.places = places
@@ -71,6 +71,8 @@ class Crowd:
         thread.start()
         if waits:
             wait_until(lambda: len(waiting_in(self.limiter)) > before)
+        else:
+            wait_until(lambda: len(self.passed) + len(self.errors) > ends)
 
     def wait_for_passes(self, count: int = 1) -> None:
         """Wait until ``count`` more have passed."""
@@ -268,9 +270,11 @@ def test_the_first_to_come_is_the_first_to_pass(hands: ManualClock) -> None:
     crowd = Crowd(Limiter(8))
     for number in range(10):
         crowd.join_line(number, waits=number >= 1)
+    crowd.wait_for_passes()
     for _ in range(9):
         hands.wait_for_sleepers()
         hands.advance(EIGHTH)
+        crowd.wait_for_passes()  # before that, whoever was woken may still count as asleep
     crowd.wait_for_end()
 
     assert crowd.passed == list(range(10))
@@ -285,9 +289,11 @@ def test_only_the_first_in_line_waits_for_its_time(hands: ManualClock) -> None:
     hands.wait_for_sleepers()
 
     assert len(hands._sleepers) == 1
+    crowd.wait_for_passes()
     for _ in range(9):
         hands.wait_for_sleepers()
         hands.advance(EIGHTH)
+        crowd.wait_for_passes()  # before that, whoever was woken may still count as asleep
     crowd.wait_for_end()
 
 
