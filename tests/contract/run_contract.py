@@ -189,7 +189,7 @@ class RunContract:
     def test_a_call_that_looks_ends_when_the_run_is_closed(self, call: Any, tmp_path: Path) -> None:
         if not self.hears_cancellation:
             pytest.skip("nobody can tell the call")
-        run = self.map(call, [tmp_path], grace=PATIENCE_SECONDS)
+        run = self.map(call, [tmp_path], grace=PATIENCE_SECONDS / 4)  # for as long its timer lives on
         wait_until((tmp_path / "asleep").exists)
 
         run.close()
