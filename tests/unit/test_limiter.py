@@ -367,9 +367,11 @@ def test_a_cancelled_waiter_leaves_the_line_clean(hands: ManualClock, leaver: in
     wait_until(lambda: len(waiting_in(limiter)) == 2)
 
     assert limiter._next == before, "only those who pass use the rate"
+    crowd.wait_for_passes()
     for _ in range(2):
         hands.wait_for_sleepers()
         hands.advance(EIGHTH)
+        crowd.wait_for_passes()
     crowd.wait_for_end()
     assert crowd.passed == [number for number in range(4) if number != leaver]
     assert [type(error) for error in crowd.errors] == [Cancelled]
