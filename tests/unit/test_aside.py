@@ -6,6 +6,9 @@ import threading
 
 import pytest
 
+import treadle
+from tests.conftest import PATIENCE_SECONDS
+from tests.places import wait_until
 from treadle._sync.aside import run_aside
 
 
@@ -46,3 +49,20 @@ def test_ctrl_c_that_comes_out_of_the_start_in_disguise_is_ctrl_c(monkeypatch: p
 
     with pytest.raises(KeyboardInterrupt):
         run_aside("test", list)
+
+
+def test_a_worker_that_cannot_be_had_while_ctrl_c_is_handled_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same error, for the same reason, where a crew sends for help."""
+    with treadle.PoolExecutor(2) as pool:
+        hold = threading.Event()
+        first = pool.submit(hold.wait, PATIENCE_SECONDS)
+        wait_until(first.running)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            second = pool.submit(abs, -1)
+        hold.set()
+
+        assert second.result(PATIENCE_SECONDS) == 1

@@ -16,6 +16,7 @@ from treadle._crew.chunking import ChunkSizer
 from treadle._crew.room import Room
 from treadle._crew.tuner import Tuner
 from treadle._crew.worker import Worker
+from treadle._sync.aside import start_thread
 
 _logger = logging.getLogger("treadle")
 
@@ -187,10 +188,8 @@ class Muster:
 
     def _start(self, worker: Worker) -> None:
         try:
-            worker.thread.start()
+            start_thread(worker.thread)
         except (RuntimeError, MemoryError) as error:
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise error.__context__ from None  # in the wait for the thread, which runs, it may come out in disguise
             self._make_do_without(worker, error)
 
     def _call_back(self) -> None:

@@ -6,21 +6,44 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from treadle._core.tell import tell
+
+
+class Startable(Protocol):
+    """A thread, or what stands for one."""
+
+    def start(self) -> None:
+        """Begin to run."""
 
 
 def run_aside(name: str, action: Callable[[], object]) -> None:
     """Run ``action`` on a daemon thread; right here if there is no thread to be had. Its error is logged."""
     thread = threading.Thread(target=guard, args=(action,), name=f"treadle-{name}", daemon=True)
+    try:
+        start_thread(thread)
+    except RuntimeError:  # Python 3.12 and later start none at exit
+        guard(action)
+
+
+def start_thread(thread: Startable) -> None:
+    """Start ``thread``.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, meanwhile; the thread may run. In ``threading``'s wait for that it may come out in
+            the disguise of another error.
+        MemoryError: There is no thread to be had.
+        RuntimeError: There is no thread to be had.
+    """
     handled = sys.exception()  # what is handled around this call is every error's context
     try:
         thread.start()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         interrupt = error.__context__
         if isinstance(interrupt, KeyboardInterrupt) and interrupt is not handled:
-            raise interrupt from None  # in the wait for the thread, which runs, it may come out in disguise
-        guard(action)  # Python 3.12 and later start none at exit
+            raise interrupt from None
+        raise
 
 
 def guard(action: Callable[[], object]) -> None:
