@@ -30,7 +30,7 @@ class SlowDisk(logging.FileHandler):
 
 def handle(order: int) -> int:
     log.info("order %d: begun", order)
-    time.sleep(0.002)
+    time.sleep(0.002)  # the work
     log.info("order %d: done", order)
     return order
 

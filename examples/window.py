@@ -16,7 +16,7 @@ pictures = range(60)
 
 
 def develop(picture: int) -> int:
-    time.sleep(0.1)
+    time.sleep(0.1)  # the work
     return picture
 
 

@@ -11,7 +11,7 @@ import treadle
 
 def boil_water() -> str:
     print("  kettle: on")
-    time.sleep(0.3)
+    time.sleep(0.3)  # it takes its time
     print("  kettle: boiling")
     return "hot water"
 
@@ -19,7 +19,7 @@ def boil_water() -> str:
 print("main: start the kettle")
 with treadle.TaskGroup() as group:
     kettle = group.submit(boil_water)
-    time.sleep(0.1)
+    time.sleep(0.1)  # something else to do
     print("main: meanwhile, two cups")
     print("main: has the water boiled?", kettle.done())
 print("main: and now?", kettle.done())

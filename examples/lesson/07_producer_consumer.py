@@ -15,7 +15,7 @@ dishes: treadle.Channel[str] = treadle.Channel(maxsize=100)
 def cook(name: str) -> int:
     cooked = 0
     for order in orders:
-        time.sleep(0.05)
+        time.sleep(0.05)  # the work
         dishes.put(f"{order} by {name}")
         orders.task_done()
         cooked += 1

@@ -18,7 +18,7 @@ class Page(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer one request."""
         body = f"this is {self.path}".encode()
-        time.sleep(0.05)
+        time.sleep(0.05)  # as a server far away
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

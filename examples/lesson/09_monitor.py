@@ -26,6 +26,6 @@ with treadle.every(0.02, look) as monitor:
     print("the work is done")
 
 looks = monitor.runs
-time.sleep(0.1)
+time.sleep(0.1)  # time for five looks, were it not stopped
 print(f"{looks} looks while it worked, {monitor.runs - looks} after that; jobs left: {seen}")
 assert monitor.runs == looks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json  # noqa: F401  # some module that has no part in anything here
 import queue
 import sys
 import threading
@@ -276,7 +275,7 @@ def test_a_timeout_may_come_first_if_asked_for() -> None:
 
 
 def test_what_is_left_out_is_switched_at_its_locks_only() -> None:
-    explore(lost_update, modules=["json"])
+    explore(lost_update, modules=["queue"])
 
     with pytest.raises(AssertionError, match="lost"):
         explore(lost_update, modules=[sys.modules[__name__]])

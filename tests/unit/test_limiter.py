@@ -13,7 +13,6 @@ import random
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -23,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import PATIENCE_SECONDS, Gate
+from tests.places import wait_until
 from treadle._core.cancellation import Scope, here
 from treadle._sync.cancelling import entered
 from treadle._sync.limiter import Limiter
@@ -90,14 +90,6 @@ def waiting_in(limiter: Limiter) -> set[object]:
     state = limiter._state()
     with state.lock:
         return set(state.line) | set(state.turns)
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Look until it is so: a thread's arrival in a line leaves no event behind."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.0005)
 
 
 def assert_nothing_is_left_in(limiter: Limiter) -> None:

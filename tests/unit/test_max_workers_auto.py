@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 import treadle
 from tests.conftest import PATIENCE_SECONDS, Gate
+from tests.places import wait_until
 from treadle._crew import lessons
 from treadle._crew.controller import START_WORKERS, Knee, Lesson
 from treadle._crew.crew import Crew
@@ -57,13 +58,6 @@ class Overlap:
     def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._now -= 1
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, "it never was so"
-        time.sleep(0.001)
 
 
 def crew_of(owner: Any) -> Crew:

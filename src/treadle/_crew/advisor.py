@@ -13,7 +13,7 @@ from treadle._core.gil import is_gil_enabled
 from treadle._core.processor import processor_seconds_of
 from treadle._core.tell import tell
 from treadle._crew.deciding import COMPUTING_SHARE, HELD_SHARE, Measures, make_out
-from treadle._crew.gil_probe import probe
+from treadle._crew.gil_probe import Over, probe
 
 if TYPE_CHECKING:
     from treadle._crew.crew import Crew
@@ -63,7 +63,7 @@ class Advisor:
             held = probe(self._check_goes_on, lambda: True)
             passed = perf_counter() - began
             computing = (self._processor_seconds() - before) / passed
-        except _Over:
+        except Over:
             return
         if held < HELD_SHARE or computing <= COMPUTING_SHARE:
             return
@@ -80,12 +80,8 @@ class Advisor:
 
     def _check_goes_on(self) -> None:
         if self._crew.is_stopping or not self._crew.workers:
-            raise _Over
+            raise Over
 
     def _processor_seconds(self) -> float:
         threads = [worker.thread for worker in list(self._crew.workers)]
         return processor_seconds_of([thread for thread in threads if isinstance(thread, threading.Thread)])
-
-
-class _Over(Exception):
-    """The run has ended."""

@@ -22,7 +22,7 @@ from treadle._core.tell import tell
 from treadle._crew.chunking import IN_PROCESSES
 from treadle._crew.controller import Knee
 from treadle._crew.deciding import START_SECONDS, WARM_START_SECONDS, Measures, judge, make_out
-from treadle._crew.gil_probe import probe
+from treadle._crew.gil_probe import Over, probe
 from treadle._engines.engine import CallPlan, Engine
 from treadle._engines.inline import InlineEngine
 from treadle._engines.movable import Gauge, MovableEngine
@@ -46,10 +46,6 @@ TRY_CALLS = 8
 PATIENCE_SECONDS = 0.25
 # Two that are at work for less than this, together, do not have enough of it.
 WORK_FOR_TWO = 1.5
-
-
-class Over(Exception):
-    """The run has ended; nothing is to be decided any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,10 @@ _FOR_HELD = math.log(HELD_WHEN_HELD / HELD_WHEN_FREE)
 _FOR_FREE = math.log((1 - HELD_WHEN_HELD) / (1 - HELD_WHEN_FREE))
 
 
+class Over(Exception):
+    """The run has ended: there is nothing to knock at, and to find out, any more."""
+
+
 class Knocks:
     """What the knocks so far have shown."""
 
