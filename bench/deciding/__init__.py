@@ -1,0 +1,1 @@
+"""How well Treadle decides: against the best setting that an exhaustive search finds in the same run."""
