@@ -92,8 +92,12 @@ def test_an_executor_goes_on_after_a_process_has_died() -> None:
         assert after.result() == 1
 
 
-def test_a_death_among_tiny_calls_loses_none_and_repeats_none(tmp_path: Path) -> None:
-    """Each call writes down that it was made. Those whose result was lost have failed, and say so."""
+@pytest.mark.parametrize("chunksize", [None, 1, 7])
+def test_a_death_among_tiny_calls_loses_none_and_repeats_none(tmp_path: Path, chunksize: int | None) -> None:
+    """Each call writes down that it was made. Those whose result was lost have failed, and say so.
+
+    Results come back by the ``chunksize``, where one was given: those before were not lost.
+    """
     diary = os.open(tmp_path / "diary", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.close(diary)
 
@@ -105,7 +109,7 @@ def test_a_death_among_tiny_calls_loses_none_and_repeats_none(tmp_path: Path) ->
             os._exit(1)
         return item
 
-    outcomes = list(in_processes(call, range(3000), max_workers=2).outcomes())
+    outcomes = list(in_processes(call, range(3000), max_workers=2, chunksize=chunksize).outcomes())
 
     made = Counter(int(line) for line in (tmp_path / "diary").read_text().split())
     assert made == Counter(range(3000)), "each call once"
@@ -116,6 +120,8 @@ def test_a_death_among_tiny_calls_loses_none_and_repeats_none(tmp_path: Path) ->
             continue
         assert isinstance(outcome.error, treadle.ProcessDied)
         assert outcome.error.had_ended == (outcome.item % 500 != 321)
+        if chunksize is not None:
+            assert 321 - chunksize < outcome.item % 500 <= 321
 
 
 class Fatal:
@@ -277,6 +283,20 @@ def test_a_call_that_ignores_every_signal_is_killed_when_the_run_is_closed(file_
 
     run = in_processes(call, [1, 2], max_workers=2)
     pids = file_gate.wait_for_arrivals(2)
+
+    run.close()
+
+    wait_until_gone(*pids)
+    assert run.stats.abandoned == 0
+
+
+def test_a_call_that_has_left_its_process_group_is_killed(file_gate: FileGate) -> None:
+    def call(_: int) -> object:
+        os.setpgid(0, os.getpgid(os.getppid()))
+        return file_gate.hold()
+
+    run = in_processes(call, [1])
+    pids = file_gate.wait_for_arrivals()
 
     run.close()
 

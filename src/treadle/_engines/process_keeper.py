@@ -54,11 +54,12 @@ class Ward:
     deadline: float | None = None
 
     def kill(self) -> None:
-        """Kill it, with what it has started in its process group."""
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except OSError:
-            pass
+        """Kill it, wherever it may have gone, and what it has started in its process group."""
+        for kill in (os.killpg, os.kill):
+            try:
+                kill(self.pid, signal.SIGKILL)
+            except OSError:
+                pass
 
     def report(self, status: int) -> None:
         """Say how it ended, and then close its line: whoever finds that closed finds the report."""

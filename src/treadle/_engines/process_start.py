@@ -29,7 +29,8 @@ class ChildProcess:
     """
 
     def __init__(self) -> None:
-        with ExitStack() as theirs:
+        with _lock, ExitStack() as theirs:
+            _take_standard_places(theirs)
             self.line, line = open_line()
             theirs.callback(line.close)
             self._leash, leash = socket.socketpair()
@@ -99,33 +100,33 @@ def describe_status(status: int) -> str:
 
 # The keeper of this process
 
-_lock = threading.Lock()  # protects the keeper
+_lock = threading.Lock()  # protects the keeper, and the standard places while they are taken
 _keeper: tuple[int, socket.socket] | None = None  # its number, and where processes are asked for
 _children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
 _is_hooked = False
 
 
+def _take_standard_places(stack: ExitStack) -> None:
+    """Fill what is closed of standard input, output and error until ``stack`` is left.
+
+    What is opened meanwhile gets another place. In one of these it would get what is printed.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        stack.callback(os.close, fd)
+    os.close(fd)
+
+
 def _ask_for_child(child: ChildProcess, fds: list[int]) -> None:
     """Have the keeper start a process that gets ``fds``, and our standard error; start the keeper, if need be."""
-    with _lock:
-        _children.add(child)
-        errors = [2] if _is_open(2) else []
-        for is_last in (False, True):
-            try:
-                socket.send_fds(_running_keeper(), [b"+"], fds + errors)
-                return
-            except OSError as error:
-                if is_last or error.errno not in (errno.EPIPE, errno.ECONNRESET):
-                    raise
-                _end_keeper()
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
+    _children.add(child)
+    for is_last in (False, True):
+        try:
+            socket.send_fds(_running_keeper(), [b"+"], [*fds, 2])
+            return
+        except OSError as error:
+            if is_last or error.errno not in (errno.EPIPE, errno.ECONNRESET):
+                raise
+            _end_keeper()
 
 
 def _running_keeper() -> socket.socket:
@@ -142,9 +143,7 @@ def _start_keeper() -> tuple[int, socket.socket]:
     if not sys.executable:
         raise OSError("processes need a Python to be started: sys.executable does not name one")
     ours, theirs = socket.socketpair()
-    nowhere = os.open(os.devnull, os.O_RDWR)
     try:
-        errors = 2 if _is_open(2) else nowhere
         program = _START.format(path=[place for place in sys.path if isinstance(place, str)])
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
         pid = os.posix_spawn(
@@ -153,8 +152,8 @@ def _start_keeper() -> tuple[int, socket.socket]:
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
-                (os.POSIX_SPAWN_DUP2, errors, 1),
-                (os.POSIX_SPAWN_DUP2, errors, 2),
+                (os.POSIX_SPAWN_DUP2, 2, 1),
+                (os.POSIX_SPAWN_DUP2, 2, 2),  # or it would be closed there, if Python has opened it
             ],
             setpgroup=0,  # so that Ctrl-C at a terminal is none of its business
             setsigmask=[],
@@ -165,7 +164,6 @@ def _start_keeper() -> tuple[int, socket.socket]:
         raise
     finally:
         theirs.close()
-        os.close(nowhere)
     return pid, ours
 
 
