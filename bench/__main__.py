@@ -25,6 +25,7 @@ from bench import (
     workers,
 )
 from bench.benchmark import FULL, QUICK, Benchmark, Check, Effort, Result
+from bench.deciding import suite as deciding
 from bench.launch import ROOT
 from bench.measure import explain
 from bench.report import Finding, as_markdown, as_text
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             workers,
             policy,
             processes,
+            deciding,
             coroutines,
             locks,
             flow,

@@ -1,4 +1,4 @@
-"""The functions that are called. Those that another process may call stand at the top level, and import what they need."""
+"""The functions that are called. What a process may call stands at the top level, and imports what it needs."""
 
 from __future__ import annotations
 
