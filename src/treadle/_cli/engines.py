@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, get_args
 
 import click
 
 import treadle
 from treadle._cli import results
-from treadle._core.settings import EngineName, EngineOption
+from treadle._cli.inputs import Entry
+from treadle._cli.results import JSONCall
+from treadle._core.settings import EngineName, RunEngine
 from treadle._engines.dask import SCHEME
+from treadle._run.choosing import is_coroutine_function
 from treadle.errors import InvalidArgument, MissingExtra
 
 # An async function is awaited without being asked for.
-NAMES = [name for name in get_args(EngineName) if name != "coroutines"]
+NAMES = [*(name for name in get_args(EngineName) if name != "coroutines"), "auto"]
+# What makes the calls of a plain function if nobody says.
+DEFAULT_ENGINE: RunEngine = "threads"
 
 
 class EngineType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # click 8.1 has none
@@ -37,7 +42,7 @@ class EngineType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # cl
 
 
 @contextmanager
-def open_engine(engine: str | None) -> Iterator[EngineOption | None]:
+def open_engine(engine: str | None) -> Iterator[RunEngine | None]:
     """Yield the engine that ``--engine`` names, connected with its cluster while the block runs, if it is one."""
     if engine is None or not engine.startswith(SCHEME):
         yield engine  # type: ignore[misc]  # EngineType has looked
@@ -50,12 +55,25 @@ def open_engine(engine: str | None) -> Iterator[EngineOption | None]:
         yield cluster
 
 
-def call_elsewhere(func: str, function: Callable[[Any], Any], engine: EngineOption) -> Callable[[Any], str]:
-    """Return the call of ``function``, which ``func`` names, for where there may be neither Treadle nor its file."""
-    if not isinstance(engine, str):
-        import cloudpickle  # type: ignore[import-untyped]  # a cluster comes with it
+def suit_engine(call: JSONCall, func: str, engine: RunEngine | None) -> tuple[Callable[[Entry], Any], RunEngine | None]:
+    """Return ``call``, of the function that ``func`` names, as ``engine`` makes it, and the engine of the run.
 
-        cloudpickle.register_pickle_by_value(results)
-        if func.rpartition(":")[0].endswith(".py"):
-            cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
-    return partial(results.json_of_call, function)
+    Raises:
+        click.UsageError: The function is to be awaited, which that engine does not do.
+    """
+    if is_coroutine_function(call.func):
+        if engine not in (None, "auto"):
+            raise click.UsageError(f"{func} is async: it is awaited, without --engine")
+        return call.awaiting, None
+    if isinstance(engine, Executor):
+        _send_by_value(func, call.func)
+    return call, engine or DEFAULT_ENGINE
+
+
+def _send_by_value(func: str, function: Callable[[Any], Any]) -> None:
+    """Have the function go to a cluster as it is, with our part: neither its file nor Treadle may be there."""
+    import cloudpickle  # type: ignore[import-untyped]  # a cluster comes with it
+
+    cloudpickle.register_pickle_by_value(results)
+    if func.rpartition(":")[0].endswith(".py"):
+        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO, cast
 
 import click
 
 import treadle
-from treadle._cli.engines import EngineType, call_elsewhere, open_engine
+from treadle._cli.engines import DEFAULT_ENGINE, EngineType, open_engine, suit_engine
 from treadle._cli.functions import load_function
 from treadle._cli.inputs import Entry, InputError, count_lines, from_arguments, from_json_lines, from_lines
 from treadle._cli.results import AboveTheBar, JSONCall, TaggedOutput, Writer, claim_stdout, discard
 from treadle._cli.signals import Signals, Stopped
 from treadle._core.describe import describe_function
 from treadle._core.settings import WorkersOption
-from treadle._run.choosing import is_coroutine_function
+from treadle.errors import InvalidArgument, MissingExtra, NotPicklable
 
 EXIT_FAILED_ITEMS = 1
 EXIT_USAGE = 2
@@ -63,7 +63,8 @@ class FiniteNumber(click.FloatRange):
               help="Calls that begin in a second, further attempts included.")  # fmt: skip
 @click.option("--grace", type=FiniteNumber(min=0), default=0.25, show_default=True, metavar="SECONDS",
               help="How long running calls may take to end after Ctrl-C.")  # fmt: skip
-@click.option("--engine", type=EngineType(), help="What makes the calls (threads).")
+@click.option("--engine", type=EngineType(),
+              help=f"What makes the calls ({DEFAULT_ENGINE}); auto: found by measuring.")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress and no summary.")
 def map_command(
     func: str,
@@ -92,7 +93,7 @@ def map_command(
       treadle map shop.api:fetch 17 18 19
       treadle map fetch.py:page --lines urls.txt --output pages.jsonl
       tail -f access.log | treadle map logs.py:classify -
-      treadle map sums.py:factorize --lines numbers.txt --engine processes
+      treadle map sums.py:factorize --lines numbers.txt --engine auto
 
     Results are {"index", "key", "status", "value"} lines on standard output; a line of a failed call has
     "error" instead of "value", and "attempts" where there were several. Everything else goes to standard
@@ -110,13 +111,9 @@ def map_command(
         tagged = TaggedOutput()
         sys.stdout = cast(TextIO, tagged)  # it has what print() needs
         writer = Writer(_beside_progress(results, quiet))
-        fn: Callable[[Any], Any] = JSONCall(function, tagged)
-        if is_coroutine_function(function):
-            fn = JSONCall(function, tagged).awaiting
-        elif maker not in (None, "threads"):
-            fn = call_elsewhere(func, function, maker)
-        run = treadle.map(
-            fn,
+        call, chosen = suit_engine(JSONCall(function, tagged), func, maker)
+        run = _start(
+            call,
             entries if total is None else _Sized(entries, total),
             max_workers=max_workers,
             ordered=ordered,
@@ -125,7 +122,7 @@ def map_command(
             retry=treadle.Retry(max_attempts) if max_attempts > 1 else None,
             limiter=None if max_per_second is None else treadle.Limiter(max_per_second),
             grace=grace,
-            engine=maker,
+            engine=chosen,
             progress=not quiet,
             name=describe_function(function),
         )
@@ -134,7 +131,16 @@ def map_command(
         run.close()
     if not quiet:
         writer.count_hidden_errors()
+        if "auto" in (chosen, max_workers):
+            click.echo(f"treadle: decided for {run.stats.decision}", err=True)
     sys.exit(code if signals.number is None else 128 + signals.number)
+
+
+def _start(call: Callable[[Entry], Any], entries: Iterable[Entry], **options: Any) -> treadle.Run[Entry, str]:
+    try:
+        return treadle.map(call, entries, **options)
+    except (InvalidArgument, MissingExtra, NotPicklable) as error:
+        raise click.UsageError(str(error)) from None
 
 
 class _Sized:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, TextIO
 
 from treadle._cli.inputs import Entry
@@ -22,27 +23,31 @@ MAX_TAG_LENGTH = 60
 class JSONCall:
     """Calls a function with the value of an entry and returns the JSON of its result.
 
-    The encoding is part of the call: it runs on the worker's thread, and its failure is that item's.
+    The encoding is part of the call: it runs on the worker's thread, and its failure is that item's. In another process
+    its output is nobody's, and an entry has become a pair.
     """
 
-    def __init__(self, fn: Callable[[Any], Any], output: TaggedOutput) -> None:
-        self._fn = fn
+    def __init__(self, func: Callable[[Any], Any], output: TaggedOutput) -> None:
+        self.func = func
         self._output = output
 
     def __call__(self, entry: Entry) -> str:
         with self._output.tagged(entry.key):
-            result = self._fn(entry.value)
+            result = self.func(entry.value)
         return as_json(result)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial, (json_of_call, self.func)
 
     async def awaiting(self, entry: Entry) -> str:
         """Do the same where the function is to be awaited."""
         with self._output.tagged(entry.key):
-            result = await self._fn(entry.value)
+            result = await self.func(entry.value)
         return as_json(result)
 
 
 def json_of_call(fn: Callable[[Any], Any], pair: tuple[str, Any]) -> str:
-    """Do what ``JSONCall`` does where an entry has become a pair, on its way to another process."""
+    """Do what ``JSONCall`` does, in another process, where there may be no Treadle."""
     return as_json(fn(pair[1]))
 
 
