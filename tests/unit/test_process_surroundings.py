@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+
+import treadle
 
 # Standard places that are closed
 
@@ -52,3 +55,20 @@ def test_what_is_printed_goes_astray_nowhere_when_standard_places_are_closed(
     )
 
     assert (tmp_path / "out").read_text() == "True\n"
+
+
+# Calls that fork, and return twice
+
+
+def test_a_copy_that_a_call_forks_and_that_returns_as_well_answers_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Two answers to one portion would be taken for those to two."""
+
+    def call(item: int) -> int:
+        if item == 1 and (pid := os.fork()):
+            os.waitpid(pid, 0)
+        return os.getpid()
+
+    pids = list(treadle.map(call, range(5), engine="processes", max_workers=1))
+
+    assert len(set(pids)) == 1
+    assert "has returned in the copy too" in capfd.readouterr().err

@@ -53,6 +53,7 @@ class Child:
         self._reported = 0
         self._report_at = self._end_at = 0.0
         self._stride = 1  # calls from one look at the clock to the next
+        self._is_copy = False  # of the process that it was
         self._is_reporting = False
         self._reporter: _thread.LockType | None = None  # held while another thread reports
 
@@ -60,6 +61,7 @@ class Child:
         """Do what the worker asks for, until it asks for the end, or is gone."""
         here.seat = self
         signal.signal(LOOK_SIGNAL, self._look)
+        os.register_at_fork(after_in_child=self._disown)
         goes_on = True
         while goes_on:
             try:
@@ -67,6 +69,13 @@ class Child:
             except EOFError:
                 kind, message = "close", []
             goes_on = getattr(self, f"_do_{kind}")(*message)
+
+    def _disown(self) -> None:
+        """Let go, in a copy that a call has forked, of what only one process can do: take items, and answer."""
+        self._is_copy = True
+        self._wire.close()
+        if self._chunk is not None:
+            self._chunk.todo.clear()
 
     def call_scope(self) -> Scope | None:
         """Return the scope of the call being made."""
@@ -199,6 +208,8 @@ class Child:
 
     def _report(self, chunk: Chunk, is_last: bool) -> None:
         """Tell what calls came to since the last report."""
+        if self._is_copy:
+            raise RuntimeError("a call has forked and has returned in the copy too; let that end by os._exit()")
         self._is_reporting = True
         if self._reporter is not None:
             self._reporter.acquire()
