@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import treadle
+from tests.calls import FileGate
 from tests.programs import finish, start, start_program
 from treadle._core.cores import usable_cores
 
@@ -423,6 +424,20 @@ def test_standard_error_may_be_closed() -> None:
     """
 
     assert run_program(source) == "[1]\n"
+
+
+def test_calls_sent_along_with_one_that_lasts_are_made_elsewhere_though_nobody_waits(tmp_path: Path) -> None:
+    """Tiny chunks were joined; the engine sends for help, as the consumer is busy with something else."""
+    file_gate = FileGate(tmp_path)
+
+    def call(item: int) -> object:
+        return file_gate.hold(item) if item >= 3000 else item
+
+    with in_processes(call, range(3004), max_workers=2, chunksize=1, ordered=False) as run:
+        assert len([next(run) for _ in range(3000)]) == 3000
+        file_gate.wait_for_arrivals(2)
+        file_gate.open()
+        assert sorted(run) == [3000, 3001, 3002, 3003]
 
 
 def test_random_numbers_differ_from_process_to_process() -> None:

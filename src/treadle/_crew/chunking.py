@@ -27,18 +27,21 @@ class Pace:
         chunk_seconds: The work in a chunk should take so long.
         worth_sharing_seconds: Less work than this is not worth sending another worker for.
         tiny_call_seconds: Below this, a call costs less than sharing it: on a GIL no second worker makes it faster.
+        joined_seconds: Where the user gave a size, several chunks of it are handed over as one, while their work takes
+            no longer than this. Only for engines that see to the size themselves (``CallPlan.chunksize``).
     """
 
     chunk_seconds: float
     worth_sharing_seconds: float
     tiny_call_seconds: float
+    joined_seconds: float = 0.0
 
 
 ON_THREADS = Pace(0.001, 100e-6, 5e-6)
 # A second slot makes nothing faster that does not wait.
 ON_A_LOOP = Pace(0.001, 50e-6, 20e-6)
 # A hand-over costs more there, and a GIL each process has for itself.
-IN_PROCESSES = Pace(0.010, 0.001, 0.0)
+IN_PROCESSES = Pace(0.010, 0.001, 0.0, 0.001)
 # The way to a cluster and back takes milliseconds.
 BY_AN_EXECUTOR = Pace(0.050, 0.005, 0.0)
 
@@ -56,6 +59,7 @@ class ChunkSizer:
             caps the chunks, so that one worker cannot take them all.
         pace: Of the engine.
         lead: Chunks that may wait for each worker, where the user gave no ``buffersize``.
+        may_join: Chunks of a given size may be joined, where the pace says so: their calls need not come one by one.
     """
 
     is_learning = True  # from chunks that are done
@@ -67,8 +71,10 @@ class ChunkSizer:
         buffersize: int | None,
         pace: Pace = ON_THREADS,
         lead: int = 1,
+        may_join: bool = True,
     ) -> None:
         self.pace = pace
+        self._may_join = may_join
         self._lead = lead
         self._chunksize = chunksize
         self._buffersize = buffersize
@@ -88,7 +94,13 @@ class ChunkSizer:
     @property
     def size(self) -> int:
         """Items for the next chunk."""
-        return self._chunksize or self._adaptive
+        given, mean = self._chunksize, self.mean
+        if given is None:
+            return self._adaptive
+        if not self._may_join or mean is None:
+            return given
+        joined = min(self._adaptive, int(self.pace.joined_seconds / max(mean, 1e-9)))
+        return max(1, joined // given) * given
 
     def limit(self, active: int) -> int:
         """Return how many items may be taken beyond the last result consumed, ``active`` workers being busy.

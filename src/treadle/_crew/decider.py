@@ -23,6 +23,7 @@ from treadle._crew.chunking import IN_PROCESSES
 from treadle._crew.controller import Knee
 from treadle._crew.deciding import START_SECONDS, WARM_START_SECONDS, Measures, judge, make_out
 from treadle._crew.gil_probe import Over, probe
+from treadle._crew.room import call_for_help
 from treadle._engines.engine import CallPlan, Engine
 from treadle._engines.inline import InlineEngine
 from treadle._engines.movable import Gauge, MovableEngine
@@ -330,7 +331,7 @@ def _try(plan: CallPlan, item: object, result: object) -> Trial:
         began = perf_counter()
         wrap(item, "the argument")
         wrap(result, "the result")
-        return Trial(perf_counter() - began, lambda: ProcessEngine(plan, parcel))
+        return Trial(perf_counter() - began, lambda: ProcessEngine(plan, parcel, call_for_help))
     except BaseException as error:  # pickling is code of the user's, and this is a thread that makes calls
         return Trial(refusal=str(error))
 

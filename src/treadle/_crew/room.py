@@ -103,6 +103,12 @@ def making_room(crew: Crew | None = None, awaited: Awaited | None = None) -> Ite
             crew.room.note_awaited(awaited, -1)
 
 
+def call_for_help() -> None:
+    """Let others take what waits behind the call that this worker makes, which lasts. On its thread, without a lock."""
+    if isinstance(worker := here.seat, Worker):
+        worker.crew.hurry()
+
+
 def run_here(crew: Crew, chunk: Chunk) -> bool:
     """Make the call of ``chunk`` on this thread, if it is a worker of ``crew`` and nobody has begun it.
 

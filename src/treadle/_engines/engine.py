@@ -26,6 +26,7 @@ class CallPlan:
         brings_context: An item has a ``context`` of its own, and ``places`` in limiters, and ``fn`` enters them;
             the plan's is the initializer's alone.
         max_tasks_per_child: Calls after which a process is replaced by a fresh one, where there are processes.
+        chunksize: Calls whose results come back together at most, where there are processes; None: as time goes by.
     """
 
     fn: Callable[..., Any]
@@ -36,6 +37,7 @@ class CallPlan:
     resource: Callable[[], Any] | None = None
     brings_context: bool = False
     max_tasks_per_child: int | None = None
+    chunksize: int | None = None
 
 
 def never_awaited(coroutine: CoroutineType[Any, Any, Any]) -> WrongType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -35,7 +36,11 @@ def wrap_plan(plan: CallPlan) -> Parcel:
     ):
         wrap(thing, what)
     return wrap(
-        (plan.fn, plan.spread, plan.initializer, plan.initargs, plan.resource, plan.brings_context), "the function"
+        (
+            *(plan.fn, plan.spread, plan.initializer, plan.initargs, plan.resource, plan.brings_context),
+            plan.chunksize,
+        ),
+        "the function",
     )
 
 
@@ -45,12 +50,14 @@ class ProcessEngine:
     Args:
         plan: How calls are made.
         parcel: The same, by ``wrap_plan``: it is made once for all.
+        call_for_help: Called on the worker's thread when a call lasts and those behind it are there for others to take.
     """
 
     is_killable = True
 
-    def __init__(self, plan: CallPlan, parcel: Parcel) -> None:
+    def __init__(self, plan: CallPlan, parcel: Parcel, call_for_help: Callable[[], object] = lambda: None) -> None:
         self._plan = parcel
+        self._call_for_help = call_for_help
         self._has_resource = plan.resource is not None  # to be closed in the process in the end, which is waited for
         self._most_calls = plan.max_tasks_per_child
         self._item = "the call" if plan.brings_context else "the argument"  # in messages
@@ -151,6 +158,8 @@ class ProcessEngine:
             if given_back:
                 put_back(chunk, portion[-given_back:])
                 del portion[-given_back:]
+                if not is_last:
+                    self._call_for_help()
 
     def _learn(self, made: int, seconds: float) -> None:
         if made:

@@ -54,6 +54,8 @@ class Child:
         self._report_at = self._end_at = 0.0
         self._stride = 1  # calls from one look at the clock to the next
         self._is_copy = False  # of the process that it was
+        self._is_copy = False  # of the process that it was
+        self._most_together: int | None = None  # calls whose results are told together
         self._is_reporting = False
         self._reporter: _thread.LockType | None = None  # held while another thread reports
 
@@ -69,6 +71,13 @@ class Child:
             except EOFError:
                 kind, message = "close", []
             goes_on = getattr(self, f"_do_{kind}")(*message)
+
+    def _disown(self) -> None:
+        """Let go, in a copy that a call has forked, of what only one process can do: take items, and answer."""
+        self._is_copy = True
+        self._wire.close()
+        if self._chunk is not None:
+            self._chunk.todo.clear()
 
     def _disown(self) -> None:
         """Let go, in a copy that a call has forked, of what only one process can do: take items, and answer."""
@@ -121,7 +130,7 @@ class Child:
     def _do_open(self, surroundings: dict[str, Any], plan: Any) -> bool:
         try:
             _enter(surroundings)
-            fn, spread, initializer, initargs, resource, brings_context = unwrap(plan)
+            fn, spread, initializer, initargs, resource, brings_context, self._most_together = unwrap(plan)
             engine = InlineEngine(
                 CallPlan(fn, Context(), spread, initializer, initargs, resource, brings_context), self._drain
             )
@@ -176,7 +185,7 @@ class Child:
     def _drain(self, chunk: Chunk, fn: Callable[[Any], Any], context: Context | tuple[()]) -> bool:
         """As the inline engine's own loop, and tell how far it is: in the shared page, and on the line."""
         take, results, ends, page = chunk.todo.pop, chunk.results, chunk.ends, self._page
-        begun, unwatched = len(results), self._stride
+        begun, unwatched = len(results), min(self._stride, self._most_together or self._stride)
         while True:
             try:
                 item = take()
@@ -193,18 +202,21 @@ class Child:
             results.append(result)
             unwatched -= 1
             if not unwatched:
-                self._look_at_clock(chunk)
-                unwatched = self._stride
+                unwatched = self._look_up(chunk)
             if context:
                 return False
 
-    def _look_at_clock(self, chunk: Chunk) -> None:
-        now = perf_counter()
+    def _look_up(self, chunk: Chunk) -> int:
+        """Report, or give back, what is due for it, and return after how many calls to look again."""
+        now, most = perf_counter(), self._most_together
+        together = len(chunk.results) - self._reported
         if now >= self._end_at:
             chunk.todo.clear()
-        elif now >= self._report_at and chunk.todo:
+        elif chunk.todo and (now >= self._report_at or together == most):
             self._report(chunk, is_last=False)
             self._report_at = perf_counter() + REPORT_SECONDS
+            together = 0
+        return self._stride if most is None else min(self._stride, most - together)
 
     def _report(self, chunk: Chunk, is_last: bool) -> None:
         """Tell what calls came to since the last report."""

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from inspect import isasyncgenfunction, iscoroutinefunction
-from types import BuiltinFunctionType, FunctionType, MethodType
+from inspect import isasyncgenfunction
 from typing import TYPE_CHECKING, Any, get_args
 
+from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.cores import usable_cores
 from treadle._core.describe import describe, describe_function
 from treadle._core.settings import DEFAULT_MAX_WORKERS, EngineName, RunEngine, check_count
 from treadle._crew.chunking import BY_AN_EXECUTOR, IN_PROCESSES, ON_A_LOOP, ON_THREADS, Pace
+from treadle._crew.room import call_for_help
 from treadle._crew.worker import ThreadWorker, Worker
 from treadle._engines.engine import AwaitedEngine, CallPlan, Engine
 from treadle._engines.inline import InlineEngine
@@ -23,8 +24,6 @@ from treadle.errors import InvalidArgument, WrongType
 if TYPE_CHECKING:
     from treadle._crew.crew import Crew
     from treadle._crew.decider import Decider
-
-_PLAIN = (FunctionType, BuiltinFunctionType, MethodType, type)
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
@@ -100,17 +99,6 @@ def engine_for(engine: RunEngine | None, fn: Callable[..., Any], role: str) -> R
     raise WrongType(role, what, f"a plain function where engine={engine!r}; without that, it is awaited")
 
 
-def is_coroutine_function(fn: Any) -> bool:
-    """Tell whether what ``fn`` returns is to be awaited, as far as can be told without calling it."""
-    if iscoroutinefunction(fn):
-        return True
-    if isinstance(fn, _PLAIN):  # most are, and there is nothing more to look at
-        return False
-    while isinstance(fn, partial):
-        fn = fn.func
-    return iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004  # what kind it is
-
-
 def choose_engine(engine: RunEngine, plan: CallPlan, name: str, max_workers: int) -> EngineChoice:
     """Return how the calls of ``plan`` are made by ``engine``; ``name`` is that of the run, group or executor.
 
@@ -138,7 +126,7 @@ def choose_engine(engine: RunEngine, plan: CallPlan, name: str, max_workers: int
     from treadle._engines.process import ProcessEngine, wrap_plan  # not for whoever has only threads
 
     parcel = wrap_plan(plan)
-    return EngineChoice(engine, lambda: ProcessEngine(plan, parcel), IN_PROCESSES)
+    return EngineChoice(engine, lambda: ProcessEngine(plan, parcel, call_for_help), IN_PROCESSES)
 
 
 def _choose_executor(executor: Executor, plan: CallPlan) -> EngineChoice:

@@ -70,7 +70,10 @@ class Course:
         self.deadline = None if settings.timeout is None else clock.now() + settings.timeout
         # Where calls are held to a policy, each is a chunk of its own.
         chunksize = 1 if policy.is_needed else settings.chunksize
-        sizer = ChunkSizer(settings.max_workers, chunksize, settings.buffersize, choice.pace, settings.lead)
+        sizer = ChunkSizer(
+            *(settings.max_workers, chunksize, settings.buffersize, choice.pace, settings.lead),
+            may_join=not policy.is_needed,
+        )
         self.crew = Crew(
             *(self.name, settings.max_workers, choice.make_engine, sizer, self, policy, self.deadline),
             make_worker=choice.make_worker,

@@ -132,6 +132,8 @@ def prepare(
     )
     policy = Policy(call_timeout, retry, limiter, hedge, settings.grace, settings.max_abandoned)
     plan = CallPlan(
-        *(fn, copy_context(), spread, initializer, tuple(initargs), resource), max_tasks_per_child=max_tasks_per_child
+        *(fn, copy_context(), spread, initializer, tuple(initargs), resource),
+        max_tasks_per_child=max_tasks_per_child,
+        chunksize=chunksize,
     )
     return Recipe(settings, policy, plan)
