@@ -54,7 +54,6 @@ class Child:
         self._report_at = self._end_at = 0.0
         self._stride = 1  # calls from one look at the clock to the next
         self._is_copy = False  # of the process that it was
-        self._is_copy = False  # of the process that it was
         self._most_together: int | None = None  # calls whose results are told together
         self._is_reporting = False
         self._reporter: _thread.LockType | None = None  # held while another thread reports
@@ -71,13 +70,6 @@ class Child:
             except EOFError:
                 kind, message = "close", []
             goes_on = getattr(self, f"_do_{kind}")(*message)
-
-    def _disown(self) -> None:
-        """Let go, in a copy that a call has forked, of what only one process can do: take items, and answer."""
-        self._is_copy = True
-        self._wire.close()
-        if self._chunk is not None:
-            self._chunk.todo.clear()
 
     def _disown(self) -> None:
         """Let go, in a copy that a call has forked, of what only one process can do: take items, and answer."""
