@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,3 +76,52 @@ def test_a_copy_that_a_call_forks_and_that_returns_as_well_answers_nothing(capfd
 
     assert len(set(pids)) == 1
     assert "has returned in the copy too" in capfd.readouterr().err
+
+
+# What pickles itself in an unusual way
+
+
+class Leaving:
+    """Asks the process to end where others only fail."""
+
+    def __init__(self, when: str) -> None:
+        self.when = when
+
+    def __reduce__(self) -> Any:
+        if self.when == "pickled":
+            sys.exit("pickled")
+        return sys.exit, ("made of its pickle",)
+
+
+class LeavingError(Leaving, Exception):
+    def __repr__(self) -> str:
+        sys.exit("described")
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize("engine", ["processes", "executor"])
+@pytest.mark.parametrize("when", ["pickled", "made of its pickle"])
+@pytest.mark.parametrize("what", ["argument", "result", "exception"])
+def test_what_would_end_the_process_that_pickles_it_is_that_items_failure(
+    what: str, when: str, engine: str, multiprocessing_helpers: None
+) -> None:
+    """A pickle is made by methods of the user's, which may raise anything."""
+
+    def call(item: Any) -> object:
+        if item == "result":
+            return Leaving(when)
+        if item == "exception":
+            raise LeavingError(when)
+        return item if isinstance(item, int) else "came through"
+
+    items = [0, Leaving(when) if what == "argument" else what, 2]
+    with ExitStack() as stack:
+        place: Any = engine
+        if engine == "executor":
+            place = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")))
+        outcomes = list(treadle.map(call, items, engine=place, max_workers=1, chunksize=3).outcomes())
+
+    assert [outcome.status for outcome in outcomes] == ["succeeded", "failed", "succeeded"]
+    expected = treadle.RemoteError if what == "exception" else treadle.NotPicklable if when == "pickled" else SystemExit
+    assert type(outcomes[1].error) is expected

@@ -74,16 +74,16 @@ def carry_out(function: bytes | None, is_spread: bool, values: list[Any], is_pic
     return packed, are_pickles, {at: _tell(error) for at, error in errors.items()}, refused, ends
 
 
-def pack(values: list[Any]) -> tuple[list[Any], bool, dict[int, Exception]]:
+def pack(values: list[Any]) -> tuple[list[Any], bool, dict[int, BaseException]]:
     """Return ``values`` ready to travel, whether each is in a pickle of its own, and why some cannot be, by place."""
     if _PLAIN.issuperset(map(type, values)):
         return values, False, {}
     packed: list[Any] = []
-    refused: dict[int, Exception] = {}
+    refused: dict[int, BaseException] = {}
     for at, value in enumerate(values):
         try:
             packed.append(in_pickle(value))
-        except Exception as error:
+        except BaseException as error:
             refused[at] = error
             packed.append(None)
     return packed, True, refused
@@ -125,7 +125,7 @@ def _tell(error: BaseException) -> Told:
     text = "".join(traceback.format_exception(type(error), error, _below_us(error)))
     try:
         data = (in_pickle(error),)
-    except Exception:
+    except BaseException:
         return None, _describe(error), text
     return data, _describe(error), text
 

@@ -259,7 +259,7 @@ def capacity(executor: Executor) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def _blame(error: Exception, value: Any, what: str) -> NotPicklable:
+def _blame(error: BaseException, value: Any, what: str) -> NotPicklable:
     """Return the error for ``value``, which cannot be sent, with the part of it that is to blame."""
     try:
         wrap(value, what)

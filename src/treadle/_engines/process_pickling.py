@@ -69,7 +69,9 @@ def wrap(value: Any, what: str) -> Parcel:
     """
     try:
         return _wrap(value)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # methods of the user's are called, which may do anything
         raise _not_picklable(value, what, error) from error
 
 
@@ -92,11 +94,11 @@ def wrap_error(error: BaseException) -> WrappedError:
     cut_our_frames(error)
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception as broken:  # of an exception that cannot even be shown
+    except BaseException as broken:  # of an exception that cannot even be shown
         text = f"{type(error).__name__}: its traceback cannot be shown: {describe(broken)}\n"
     try:
         parcel = _wrap(error)
-    except Exception:
+    except BaseException:
         parcel = None
     return parcel, describe(error), text
 
@@ -107,7 +109,7 @@ def unwrap_error(wrapped: WrappedError) -> BaseException:
     error: Any = None
     try:
         error = None if parcel is None else unwrap(parcel)
-    except Exception:
+    except BaseException:
         error = None
     if not isinstance(error, BaseException):
         error = RemoteError(described)
@@ -169,7 +171,7 @@ def _refuse_main(value: Any) -> None:
 # What is to blame
 
 
-def _not_picklable(value: Any, what: str, error: Exception) -> NotPicklable:
+def _not_picklable(value: Any, what: str, error: BaseException) -> NotPicklable:
     path, culprit, reason = _find_culprit(value, error)
     where = f"{what} {describe_function(value)}" if callable(value) else what
     for step in path:
@@ -181,7 +183,7 @@ def _not_picklable(value: Any, what: str, error: Exception) -> NotPicklable:
     return NotPicklable(where + about, f"{type(reason).__name__}: {reason}{hint}")
 
 
-def _find_culprit(value: Any, error: Exception) -> tuple[list[str], Any, Exception]:
+def _find_culprit(value: Any, error: BaseException) -> tuple[list[str], Any, BaseException]:
     """Go down into ``value`` as long as a part of it cannot be pickled either."""
     path: list[str] = []
     seen = {id(value)}
@@ -203,10 +205,10 @@ def _find_culprit(value: Any, error: Exception) -> tuple[list[str], Any, Excepti
     return path, value, error
 
 
-def _why_not(value: Any) -> Exception | None:
+def _why_not(value: Any) -> BaseException | None:
     try:
         _dumps(value, [])
-    except Exception as error:
+    except BaseException as error:
         return error
     return None
 
@@ -235,7 +237,7 @@ def _parts_of_object(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield what pickle would take of ``value``, under the names it has there."""
     try:
         reduced = value.__reduce_ex__(PROTOCOL)
-    except Exception:
+    except BaseException:
         reduced = ()
     _, arguments, state, *_ = (*reduced, None, None, None) if isinstance(reduced, tuple) else (None, None, None)
     slots = state[1] if isinstance(state, tuple) and len(state) == 2 else None
