@@ -4,6 +4,8 @@ from treadle._core.cancellation import check_cancelled
 from treadle._core.hedge import Hedge
 from treadle._core.outcome import Outcome, Stats, Status
 from treadle._core.retry import Retry
+from treadle._diagnose.diagnosing import diagnose
+from treadle._diagnose.diagnosis import Diagnosis
 from treadle._engines.dask import DaskExecutor, dask
 from treadle._run.executor import PoolExecutor
 from treadle._run.flow import Flow
@@ -62,6 +64,7 @@ __all__ = [
     "ChannelClosed",
     "DaskExecutor",
     "Deadlock",
+    "Diagnosis",
     "Flow",
     "GroupClosed",
     "Guarded",
@@ -102,6 +105,7 @@ __all__ = [
     "check_cancelled",
     "current_task",
     "dask",
+    "diagnose",
     "dump",
     "every",
     "first_success",

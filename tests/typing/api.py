@@ -70,6 +70,16 @@ def calls_in_processes_are_typed_as_on_threads() -> None:
     assert_type(treadle.NotPicklable("the argument", "why").what, str)
 
 
+def a_diagnosis_is_typed() -> None:
+    found = treadle.diagnose(len, ["a"], seconds=1, max_workers=4, max_items=10, repeat=False, resource=None)
+    assert_type(found, treadle.Diagnosis)
+    assert_type((found.line, found.why, found.workers), tuple[str, str, int])
+    assert_type((found.waiting, found.computing, found.held), tuple[float, float, float | None])
+    assert_type(found.notes, tuple[str, ...])
+    assert_type(found.to_json(indent=2), str)
+    assert_type([speed.per_second for speed in found.speeds], list[float])
+
+
 def calls_by_an_executor_are_typed_as_on_threads(executor: Executor) -> None:
     assert_type(treadle.map(len, ["a"], engine=executor), treadle.Run[str, int])
     assert_type(treadle.TaskGroup(engine=executor).submit(len, "a"), treadle.Task[int])

@@ -17,7 +17,7 @@ from treadle._core.settings import (
     RunEngine,
     WorkersOption,
 )
-from treadle._run.choosing import choose_engine
+from treadle._run.choosing import EngineChoice, choose_engine
 from treadle._run.course import Course
 from treadle._run.options import MapOptions, Recipe, prepare
 from treadle._run.run import Run, Stream
@@ -191,7 +191,8 @@ def map(
             ``chunksize`` that many chunks), and more only while calls are tiny and what they return is small.
             One given also caps the chunks.
         chunksize: Items a worker takes in one go. By default found by measuring: 1 for calls of a
-            millisecond or more, up to 2,048 for tiny ones. Idle workers take calls over from busy ones.
+            millisecond or more, up to 2,048 for tiny ones. Idle workers take calls over from busy ones. A process may
+            be sent several chunks of tiny calls at once, and answers each by itself.
         call_timeout: Seconds for one call. A call that takes longer is asked to end (see ``check_cancelled``) and
             counts as ``timed_out``, with ``CallTimedOut`` for its error, whatever it returns later; if it does
             not end within ``grace``, its thread is left behind and another takes its place. With
@@ -270,11 +271,12 @@ def start_run(
     items: Iterator[Any],
     total: int | None = None,
     make_course: Callable[..., Course] = Course,
+    choose: Callable[..., EngineChoice] = choose_engine,
 ) -> S:
     """Start a run of this ``kind`` over ``items``, of which ``total`` are expected."""
     check_cancelled()
     settings, plan = recipe.settings, recipe.plan
-    choice = choose_engine(settings.engine, plan, settings.name, settings.max_workers)
+    choice = choose(settings.engine, plan, settings.name, settings.max_workers)
     course = make_course(settings, recipe.policy, plan, choice, items)
     if settings.is_tuned:
         course.tune(Tuning(settings.engine, plan.fn, recipe.policy.limiter))
