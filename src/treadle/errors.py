@@ -207,26 +207,28 @@ class NotHeld(TreadleError, RuntimeError):
 
 
 class CallTimedOut(TreadleError, TimeoutError):
-    """The call took longer than ``call_timeout`` and was told to end.
+    """The call took longer than ``call_timeout`` (``timeout``, of ``every``) and was told to end.
 
     A ``TimeoutError`` that the function raised itself is not one of these: it is a failure like any other.
 
     Args:
         run: The name of the run, group or executor.
-        index: The item's place in the input, or the task's number, from 0.
-        seconds: The ``call_timeout``.
+        index: The item's place in the input, or the number of the task or run, from 0.
+        seconds: How long it might take.
+        option: Which option says so.
     """
 
-    def __init__(self, run: str, index: int, seconds: float) -> None:
+    def __init__(self, run: str, index: int, seconds: float, option: str = "call_timeout") -> None:
         super().__init__()
         # OSError.__init__ would take them for errno, text and a file's name.
-        setattr(self, "args", (run, index, seconds))  # noqa: B010  # assigned, it would count as declared anew
+        setattr(self, "args", (run, index, seconds, option))  # noqa: B010  # assigned, it would count as declared anew
         self.run = run
         self.index = index
         self.seconds = seconds
+        self.option = option
 
     def __str__(self) -> str:
-        return f"the call for item {self.index} of {self.run!r} took longer than call_timeout={self.seconds} seconds"
+        return f"call {self.index} of {self.run!r} took longer than {self.option}={self.seconds} seconds"
 
 
 class CallCancelled(TreadleError):

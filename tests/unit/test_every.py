@@ -13,6 +13,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -421,6 +422,9 @@ def test_a_run_past_its_timeout_has_failed(clock: ManualClock, caplog: pytest.Lo
         nap.wait_until_begun()
 
     assert isinstance(monitor.last_error, treadle.CallTimedOut)
+    assert str(monitor.last_error) == "call 0 of 'nap' took longer than timeout=2 seconds", (
+        "as the option is called here"
+    )
     assert (monitor.failures, monitor.abandoned, nap.cancelled) == (1, 0, 2)
     assert "run 0 of periodic 'nap' timed out" in caplog.text
 
@@ -843,6 +847,10 @@ def test_no_thread_for_the_time_is_said_and_ends_it(
 async def coroutine_function() -> None: ...
 
 
+class Awaited:
+    async def __call__(self) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -854,6 +862,8 @@ async def coroutine_function() -> None: ...
         ({"seconds": "1"}, "seconds must be a number"),
         ({"fn": 5}, "fn must be callable"),
         ({"fn": coroutine_function}, "fn must be a plain function"),
+        ({"fn": Awaited()}, "fn must be a plain function"),
+        ({"fn": partial(Awaited())}, "fn must be a plain function"),
         ({"name": 5}, "name must be a string"),
         ({"jitter": -0.1}, "jitter must be from 0 to 1"),
         ({"jitter": 1.1}, "jitter must be from 0 to 1"),

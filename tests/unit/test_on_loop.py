@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from textwrap import dedent
 
 import pytest
@@ -673,5 +674,11 @@ def test_a_coroutine_function_is_refused() -> None:
 
     async def show() -> None: ...
 
+    class Show:
+        async def __call__(self) -> None: ...
+
     with pytest.raises(treadle.WrongType, match="create_task.*not the coroutine function show"):
         treadle.on_loop(show, via=list)
+    for callback in (Show(), partial(Show())):
+        with pytest.raises(treadle.WrongType, match="create_task.*not the coroutine function Show"):
+            treadle.on_loop(callback, via=list)

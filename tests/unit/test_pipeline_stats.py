@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,6 +91,18 @@ def test_a_stage_that_holds_up_the_others_is_named_with_what_to_do() -> None:
     assert stats.bottleneck == (
         "stage 2 (s2) is the bottleneck: its input is full 95% of the time, and what follows waits for it 90%; "
         "give it more than max_workers=4, or make its calls faster"
+    )
+
+
+def test_a_stage_that_only_collects_items_is_not_to_have_more_workers() -> None:
+    flow = treadle.pipeline([1, 2]).batched(2).map(len).start()
+
+    assert list(flow) == [2]
+    assert [stage.makes_calls for stage in flow.stats.stages] == [False, True]
+    batched = replace(stats_of((1.0, 1.0)).stages[0], name="batched(2)", makes_calls=False)
+    assert treadle.PipelineStats("pages", (batched,)).bottleneck == (
+        "stage 1 (batched(2)) is the bottleneck: its input is full 100% of the time, and what follows waits for it "
+        "100%; it only collects items, one after the other, so let it get fewer and larger ones"
     )
 
 

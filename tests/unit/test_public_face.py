@@ -28,6 +28,7 @@ def all_errors() -> list[BaseException]:
         errors.PoolClosed("pool", "was shut down"),
         errors.PeriodicStopped("check", "was stopped"),
         errors.CallTimedOut("fetch", 3, 1.5),
+        errors.CallTimedOut("check", 3, 1.5, "timeout"),
         errors.Cancelled("it was cancelled"),
         errors.ChannelClosed("orders", "was closed"),
         errors.NotHeld("Lock made at here", "after its block"),

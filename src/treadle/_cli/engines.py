@@ -14,9 +14,9 @@ import treadle
 from treadle._cli import results
 from treadle._cli.inputs import Entry
 from treadle._cli.results import JSONCall
+from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.settings import EngineName, RunEngine
 from treadle._engines.dask import SCHEME
-from treadle._run.choosing import is_coroutine_function
 from treadle.errors import InvalidArgument, MissingExtra
 
 # An async function is awaited without being asked for.

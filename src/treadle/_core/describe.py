@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import reprlib
+from collections.abc import Callable
 from typing import Any
 
 _NOTE = "treadle: "
@@ -13,7 +14,18 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 _get_traceback = BaseException.__dict__["__traceback__"].__get__  # an attribute of that name may be anything
 
-_short = reprlib.Repr()
+
+class _Short(reprlib.Repr):
+    """As ``reprlib``, but long bytes are cut before they are put in words, which takes four times their memory."""
+
+    def repr_bytes(self, thing: bytes | bytearray, level: int) -> str:
+        edge = self.maxother // 2
+        return self.repr_instance(thing if len(thing) <= 2 * edge else thing[:edge] + thing[-edge:], level)
+
+    repr_bytearray = repr_bytes
+
+
+_short = _Short()
 _short.maxstring = _short.maxother = 120
 _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 6
 
@@ -24,6 +36,14 @@ def describe(thing: object) -> str:
         return _short.repr(thing)
     except BaseException:  # whatever it is, it is no reason not to say the rest
         return f"<{type(thing).__name__} whose repr() fails>"
+
+
+def show_own(thing: object, tell: Callable[[], str]) -> str:
+    """Return the ``repr`` of an object of ours, with what ``tell`` says of it, if its constructor came that far."""
+    try:
+        return f"<treadle.{type(thing).__name__} {tell()}>"
+    except AttributeError:  # it raised, and a debugger or a test shows what there is
+        return object.__repr__(thing)
 
 
 def describe_function(fn: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Generic, Literal, TypeVar
 
 Item = TypeVar("Item")
@@ -55,7 +55,7 @@ class Outcome(Generic[Item, Value]):
         return self.value  # type: ignore[return-value]  # no error: the value is the call's, None included
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Stats:
     """The state of a run at one moment. Counts are of items; after the end they add up to ``taken``.
 
@@ -86,3 +86,10 @@ class Stats:
     workers: int = 0
     seconds: float = 0.0
     decision: str | None = None
+
+    def __repr__(self) -> str:
+        """Return what differs from nothing: most counts of most runs are 0."""
+        told = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
+        return (
+            f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value, plain in told if value != plain)})"
+        )

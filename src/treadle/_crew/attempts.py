@@ -63,9 +63,10 @@ class Attempts:
 
     def mark_timed_out(self, chunk: Chunk) -> None:
         """Let ``chunk`` have failed by taking too long, whatever its call came to."""
-        assert self.policy.call_timeout is not None
+        seconds, option = self.policy.call_timeout, self.policy.timeout_option
+        assert seconds is not None
         chunk.results = [None]
-        chunk.failures = {0: CallTimedOut(self._name, chunk.start, self.policy.call_timeout)}
+        chunk.failures = {0: CallTimedOut(self._name, chunk.start, seconds, option)}
 
     def _delay(self, error: BaseException, trial: Trial) -> float | None:
         retry, limiter = self.policy.retry, self.policy.limiter

@@ -19,7 +19,10 @@ from treadle.errors import InvalidArgument, WrongType
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The options that ``map``, groups and executors have in common; see ``treadle.map`` for what each means."""
+    """The options that ``map``, groups and executors have in common; see ``treadle.map`` for what each means.
+
+    ``timeout_option`` is what whoever gave ``call_timeout`` calls it.
+    """
 
     call_timeout: float | None = None
     retry: Retry | None = None
@@ -27,6 +30,7 @@ class Policy:
     hedge: Hedge | None = None
     grace: float = DEFAULT_GRACE_SECONDS
     max_abandoned: int = DEFAULT_MAX_WORKERS
+    timeout_option: str = "call_timeout"
 
     def __post_init__(self) -> None:
         if self.call_timeout is not None:

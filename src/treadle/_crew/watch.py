@@ -38,6 +38,7 @@ class Watch:
         self._attempts = attempts
         self._name = name
         self._call_timeout = policy.call_timeout
+        self._timeout_option = policy.timeout_option
         self._hedge = policy.hedge
         self._grace = policy.grace
         self._timer: Timer | None = None
@@ -201,7 +202,7 @@ class Watch:
     # On a thread of its own
 
     def _follow_up(self, told: list[Scope], settled: list[Chunk]) -> None:
-        cancel_all(told, f"it took longer than call_timeout={self._call_timeout} seconds")
+        cancel_all(told, f"it took longer than {self._timeout_option}={self._call_timeout} seconds")
         account = self._crew.account  # by the time the log is written, a run that is over may be gone
         for chunk in settled:
             self._crew.settle_lost(chunk)

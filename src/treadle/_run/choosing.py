@@ -10,8 +10,8 @@ from functools import partial
 from inspect import isasyncgenfunction
 from typing import TYPE_CHECKING, Any, get_args
 
-from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.cores import usable_cores
+from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import describe, describe_function
 from treadle._core.settings import DEFAULT_MAX_WORKERS, EngineName, RunEngine, check_count
 from treadle._crew.chunking import BY_AN_EXECUTOR, IN_PROCESSES, ON_A_LOOP, ON_THREADS, Pace

@@ -8,7 +8,7 @@ from itertools import count
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
-from treadle._core.describe import describe
+from treadle._core.describe import describe, show_own
 from treadle._core.hedge import Hedge
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
@@ -106,6 +106,9 @@ class PoolExecutor(Executor):
         self._book.is_tuned = max_workers == "auto"
         self._book.goodbye = self._book.finish
         self._max_workers = workers  # by this name, as dask asks the standard library's executor for it
+
+    def __repr__(self) -> str:
+        return show_own(self, lambda: repr(self._book))
 
     @property
     def stats(self) -> Stats:

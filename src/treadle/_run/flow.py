@@ -50,6 +50,7 @@ class FlowAccount:
                 number=number,
                 name=leg.stage.name,
                 max_workers=leg.course.crew.max_workers,
+                makes_calls=leg.stage.makes_calls,
                 passed_on=leg.outlet.count,
                 full_before=1 - leg.inlet.share(),
                 empty_after=leg.outlet.share(),

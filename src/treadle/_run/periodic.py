@@ -8,14 +8,14 @@ import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from inspect import iscoroutinefunction
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from treadle._core import clock
 from treadle._core.cancellation import Registration, check_cancelled, current_scope, here
-from treadle._core.describe import describe, describe_function
+from treadle._core.coroutine_function import is_coroutine_function
+from treadle._core.describe import describe, describe_function, show_own
 from treadle._core.outcome import Outcome, Status
 from treadle._core.settings import DEFAULT_GRACE_SECONDS, check_callable, check_seconds
 from treadle._core.tell import tell
@@ -82,7 +82,7 @@ def every(
     if not LEAST_SECONDS <= seconds < math.inf:
         raise InvalidArgument("seconds", str(seconds), "at least 1e-09, a nanosecond, and finite")
     check_callable("fn", fn)
-    if iscoroutinefunction(fn):
+    if is_coroutine_function(fn):
         raise WrongType("fn", f"the coroutine function {describe_function(fn)}", "a plain function")
     if name is not None and not isinstance(name, str):
         raise WrongType("name", describe(name), "a string")
@@ -129,7 +129,9 @@ class Periodic(Generic[T]):
         self._context = copy_context()
         self._places = here.places
         self._turn = Turn(fn, self._note_out)
-        self._book = PeriodicBook(name, Policy(timeout), self._note_end, self._close_after_fork)
+        self._book = PeriodicBook(
+            name, Policy(timeout, timeout_option="timeout"), self._note_end, self._close_after_fork
+        )
         self._book.goodbye = self._say_goodbye
         self._lock = threading.Lock()  # protects the ticks, the timer, and whether it is busy; before the timekeeper's
         self._ticks = ticks
@@ -159,7 +161,7 @@ class Periodic(Generic[T]):
         self.stop()
 
     def __repr__(self) -> str:
-        return f"<treadle.Periodic {self.name!r}, {self._book.closed or 'is going on'}>"
+        return show_own(self, lambda: f"{self.name!r}, {self._book.closed or 'is going on'}")
 
     @property
     def runs(self) -> int:

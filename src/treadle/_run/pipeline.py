@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
-from treadle._core.describe import describe
+from treadle._core.describe import describe, show_own
 from treadle._core.outcome import Outcome
 from treadle._core.settings import check_seconds
 from treadle._run.flow import Flow, FlowAccount, start_flow
@@ -47,6 +47,11 @@ class Pipeline(Generic[T]):
         self._stages = stages
         self._name = name
         self._latest: FlowAccount | None = None  # of the flow started last
+
+    def __repr__(self) -> str:
+        return show_own(
+            self, lambda: f"{self._name!r}: {' -> '.join(['source', *(stage.name for stage in self._stages)])}"
+        )
 
     @overload
     def map(

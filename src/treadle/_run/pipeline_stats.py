@@ -9,7 +9,7 @@ from treadle._core.outcome import Stats
 _COLUMNS = ("stage", "taken", "succeeded", "failed", "passed on", "running", "full before", "empty after")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StageStats(Stats):
     """The state of one stage: what ``Stats`` tells of a run, and how it stands to its neighbours.
 
@@ -17,6 +17,7 @@ class StageStats(Stats):
         number: The stage's place, from 1.
         name: Its name.
         max_workers: The workers it may have.
+        makes_calls: Whether it calls a function; ``batched`` only collects items.
         passed_on: Items that were taken from it: by the next stage, or by whoever iterates the pipeline.
         full_before: For which share of the time, from 0 to 1, items waited before the stage because it took no more.
         empty_after: For which share of the time whoever takes its results had none to take.
@@ -25,6 +26,7 @@ class StageStats(Stats):
     number: int = 0
     name: str = ""
     max_workers: int = 0
+    makes_calls: bool = True
     passed_on: int = 0
     full_before: float = 0.0
     empty_after: float = 0.0
@@ -75,10 +77,12 @@ class PipelineStats:
                 f"whoever takes the results is the bottleneck: results lie ready {consumer:.0%} of the time; "
                 "what is done with them could be a stage, or the sink of for_each()"
             )
+        advice = "it only collects items, one after the other, so let it get fewer and larger ones"
+        if slowest.makes_calls:
+            advice = f"give it more than max_workers={slowest.max_workers}, or make its calls faster"
         return (
             f"stage {slowest.number} ({slowest.name}) is the bottleneck: its input is full {slowest.full_before:.0%} "
-            f"of the time, and what follows waits for it {slowest.empty_after:.0%}; give it more than "
-            f"max_workers={slowest.max_workers}, or make its calls faster"
+            f"of the time, and what follows waits for it {slowest.empty_after:.0%}; {advice}"
         )
 
     def __str__(self) -> str:

@@ -8,9 +8,11 @@ from itertools import chain
 from time import perf_counter
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
+from treadle._core.describe import show_own
 from treadle._core.outcome import Outcome, Stats
 from treadle._run.course import Course
 from treadle._run.delivery import Delivery
+from treadle._show.progress import describe_counts
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -53,6 +55,9 @@ class Calls(Stream[T], Generic[T, Item, Value]):
     For one consumer at a time. Leaving its ``with`` block, ``close()`` and dropping the last reference (as
     ``break`` does in ``for result in treadle.map(...)``) all stop the intake and begin no further call.
     """
+
+    def __repr__(self) -> str:
+        return show_own(self, lambda: _describe(self._course))
 
     def __enter__(self) -> Self:
         return self
@@ -161,3 +166,14 @@ class Run(Calls[Value, Item, Value], Generic[Item, Value]):
         >>> run.stats.succeeded
         2
     """
+
+
+def _describe(course: Course) -> str:
+    """Return the name, the state and the counts of a run; takes no lock."""
+    state = "is stopping" if course.crew.is_stopping else "is going on"
+    if course.is_finished or course.is_sealed:
+        state = "has ended"
+    if course.is_forked:
+        state = "belongs to the process that was forked"
+    stats = course.stats()
+    return f"{course.name!r}, {state}: {stats.taken:,} taken, {describe_counts(stats, None)}"

@@ -62,6 +62,11 @@ class Stage:
         return start_run(Run, replace(self.recipe, settings=settings, plan=plan), items)
 
     @property
+    def makes_calls(self) -> bool:
+        """Whether it calls a function of the user's."""
+        return self.recipe.plan.fn is not passed
+
+    @property
     def is_plain(self) -> bool:
         """Whether each result of its run is passed on, as it is."""
         return not (self.spreads or self.on_error or self.batch)

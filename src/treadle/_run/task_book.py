@@ -17,6 +17,7 @@ from typing import Any
 from treadle._core import clock, register
 from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
+from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import describe_function
 from treadle._core.outcome import Stats
 from treadle._core.register import WorkerState
@@ -30,7 +31,7 @@ from treadle._crew.stragglers import Stragglers
 from treadle._crew.worker import Worker
 from treadle._engines.engine import CallPlan
 from treadle._run.awaited import EndOfAll
-from treadle._run.choosing import choose_engine, engine_for, is_coroutine_function
+from treadle._run.choosing import choose_engine, engine_for
 from treadle._run.reporter import Reporter
 from treadle._run.task import Call, Task, TaskChunk, make_call, make_call_here
 from treadle._run.tuning import Tuning
@@ -538,6 +539,9 @@ class TaskBook:
     def worker_states(self) -> list[WorkerState]:
         """Return what each worker is doing; takes no lock."""
         return states_of(list(self.crew.workers))
+
+    def __repr__(self) -> str:
+        return f"{self.name!r}, {self.closed or 'is open'}: {len(self.unfinished):,} unfinished"
 
     def stats(self) -> Stats:
         """Return the account as it stands."""

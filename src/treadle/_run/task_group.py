@@ -8,7 +8,7 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from treadle._core import clock
 from treadle._core.cancellation import Registration, Scope, check_cancelled, current_scope, enter, leave
-from treadle._core.describe import annotate, describe
+from treadle._core.describe import annotate, describe, show_own
 from treadle._core.hedge import Hedge
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
@@ -127,6 +127,9 @@ class TaskGroup:
         self._is_late = False
         self._is_quiet = False  # somebody has called ``cancel()``, before there was another reason to end
         self._failed: list[Task[Any]] = []
+
+    def __repr__(self) -> str:
+        return show_own(self, lambda: repr(self._book))
 
     def __enter__(self) -> Self:
         if self._book.closed != NOT_BEGUN:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
-from inspect import iscoroutinefunction
 from typing import Any, ParamSpec
 
+from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import annotate, describe, describe_function
 from treadle._core.settings import check_callable
 from treadle._sync.inbox import Inbox
@@ -59,7 +59,7 @@ def on_loop(callback: Callable[P, object], via: Any = None, *, latest: bool = Fa
         'from a thread'
     """
     check_callable("callback", callback)
-    if iscoroutinefunction(callback):
+    if is_coroutine_function(callback):
         given = f"the coroutine function {describe_function(callback)}"
         raise WrongType("callback", given, "a plain function, which may call asyncio.create_task()")
     inbox = Inbox(callback, latest)
