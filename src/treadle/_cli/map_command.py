@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO, cast
 
 import click
@@ -13,7 +13,8 @@ import click
 import treadle
 from treadle._cli.engines import DEFAULT_ENGINE, EngineType, open_engine, suit_engine
 from treadle._cli.functions import load_function
-from treadle._cli.inputs import Entry, InputError, count_lines, from_arguments, from_json_lines, from_lines
+from treadle._cli.input_options import choose_inputs
+from treadle._cli.inputs import Entry, InputError
 from treadle._cli.results import AboveTheBar, JSONCall, TaggedOutput, Writer, claim_stdout, discard
 from treadle._cli.signals import Signals, Stopped
 from treadle._core.describe import describe_function
@@ -104,7 +105,7 @@ def map_command(
     Exit status: 0 all succeeded, 1 some failed, 2 the command or an input is wrong,
     3 the results cannot be written, 130 after Ctrl-C, 143 after SIGTERM, 141 if nobody reads the results.
     """
-    entries, total = _choose_inputs(inputs, line_files, json_files, key_field)
+    entries = choose_inputs(inputs, line_files, json_files, key_field)
     function = load_function(func)
     signals = Signals()
     with open_engine(engine) as maker, _open_results(output, line_files + json_files) as results:
@@ -114,7 +115,7 @@ def map_command(
         call, chosen = suit_engine(JSONCall(function, tagged), func, maker)
         run = _start(
             call,
-            entries if total is None else _Sized(entries, total),
+            entries,
             max_workers=max_workers,
             ordered=ordered,
             intake="thread",
@@ -141,38 +142,6 @@ def _start(call: Callable[[Entry], Any], entries: Iterable[Entry], **options: An
         return treadle.map(call, entries, **options)
     except (InvalidArgument, MissingExtra, NotPicklable) as error:
         raise click.UsageError(str(error)) from None
-
-
-class _Sized:
-    """Inputs whose number is known, so that progress can tell how many are left."""
-
-    def __init__(self, entries: Iterator[Entry], total: int) -> None:
-        self._entries = entries
-        self._total = total
-
-    def __iter__(self) -> Iterator[Entry]:
-        return self._entries
-
-    def __len__(self) -> int:
-        return self._total
-
-
-def _choose_inputs(
-    inputs: tuple[str, ...], line_files: tuple[str, ...], json_files: tuple[str, ...], key_field: str | None
-) -> tuple[Iterator[Entry], int | None]:
-    if inputs == ("-",):
-        inputs, line_files = (), (*line_files, "-")
-    if bool(inputs) + bool(line_files) + bool(json_files) != 1:
-        raise click.UsageError("give inputs one way: as arguments, with --lines, with --json, or - for standard input")
-    if key_field and not json_files:
-        raise click.UsageError("--key names a field of JSON inputs; it goes with --json")
-    for path in line_files + json_files:
-        if path != "-" and not os.path.exists(path):
-            raise click.UsageError(f"there is no file {path!r}")
-    if inputs:
-        return from_arguments(inputs), len(inputs)
-    total = count_lines(line_files + json_files)
-    return (from_lines(line_files) if line_files else from_json_lines(json_files, key_field)), total
 
 
 def _open_results(output: str | None, inputs: tuple[str, ...]) -> TextIO:
