@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import tracemalloc
 from typing import Any
 
 import pytest
 
 import treadle
 from tests.conftest import Gate
+from treadle._core.describe import describe
 
 
 @pytest.mark.parametrize(
@@ -188,3 +190,16 @@ def _fork_quietly() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
+
+
+def test_an_item_of_many_bytes_is_described_without_putting_all_of_them_in_words() -> None:
+    """That would take four times its memory, once more for each failure."""
+    items = [bytes(50_000_000), [bytearray(50_000_000)]]
+    tracemalloc.start()
+
+    descriptions = [describe(item) for item in items]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 1_000_000
+    assert all(len(text) < 150 and "..." in text for text in descriptions)

@@ -61,6 +61,44 @@ def test_what_is_printed_goes_astray_nowhere_when_standard_places_are_closed(
     assert (tmp_path / "out").read_text() == "True\n"
 
 
+# Limits of the system
+
+
+def test_a_keeper_without_room_for_another_process_keeps_those_it_has(tmp_path: Path) -> None:
+    """It has the limits of the time when it was started, which may be lower than the program's own by now."""
+    source = """
+        import os, resource, sys, time, treadle
+        path = sys.argv[1]
+        def wait(_):
+            while not os.path.exists(path):
+                time.sleep(0.01)
+            return os.getpid()
+        own = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (20, own[1]))
+        with treadle.PoolExecutor(engine="processes", max_workers=1) as pool:
+            before = pool.submit(os.getpid).result()
+            task = pool.submit(wait, 0)
+            resource.setrlimit(resource.RLIMIT_NOFILE, own)
+            try:
+                list(treadle.map(wait, range(20), engine="processes", max_workers=20, chunksize=1))
+            except treadle.ProcessDied as error:
+                print(error)
+            open(path, "w").close()
+            print(task.result() == before)
+    """
+
+    out = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source), tmp_path / "go"],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+
+    assert "it could not be started: Too many open files" in out or "has no room for it" in out
+    assert out.endswith("True\n")
+
+
 # Calls that fork, and return twice
 
 

@@ -11,6 +11,7 @@ holder is gone: the process is killed, however busy it is. To notice that, no pr
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -18,6 +19,7 @@ import socket
 import struct
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 LOOK = b"l"
@@ -26,6 +28,8 @@ LET_GO = b"g"
 
 # The exit status as ``os.wait`` has it; below 0, why it could not be started: an errno, negated.
 REPORT = struct.Struct("<q")
+# What comes with the request for a process: its leash, its line, the page that it shares, and its standard error.
+DESCRIPTORS = 4
 # For goodbyes of a process that was let go: its exit handlers, and threads that it has started.
 LAST_SECONDS = 2.0
 # How often to look whether our own parent still lives; that is only for the case that a copy of it holds our sockets.
@@ -121,13 +125,16 @@ class Keeper:
     def _start(self, control: socket.socket) -> None:
         """Fork a process, as was asked: the descriptors that it needs come with the request."""
         try:
-            fds = socket.recv_fds(control, 1, 4)[1]
+            request, fds, _, _ = socket.recv_fds(control, 1, DESCRIPTORS)
         except OSError:
-            fds = []
-        if len(fds) < 3:
+            request, fds = b"", []
+        if not request:
             self._abdicate()
             return
-        line, leash = socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1])
+        if len(fds) < DESCRIPTORS:  # there was no room for the others, and these are closed
+            self._refuse(fds)
+            return
+        leash, line = socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1])
         leash.setblocking(False)
         ward = Ward(0, leash, line)
         try:
@@ -139,6 +146,14 @@ class Keeper:
                 self._become(line, leash, fds[2:])
             self._admit(ward)
         for fd in fds[2:]:
+            os.close(fd)
+
+    def _refuse(self, fds: list[int]) -> None:
+        """Say that there is no room for another process, on its leash, if that has come."""
+        if fds:
+            with suppress(OSError):  # nobody wants to know
+                os.write(fds[0], REPORT.pack(-errno.EMFILE))
+        for fd in fds:
             os.close(fd)
 
     def _admit(self, ward: Ward) -> None:
@@ -213,11 +228,10 @@ class Keeper:
             for ward in self._wards.values():
                 ward.leash.close()
                 ward.line.close()
-            page, *errors = fds
-            for error in errors:
-                os.dup2(error, 1)
-                os.dup2(error, 2)
-                os.close(error)
+            page, error = fds
+            os.dup2(error, 1)
+            os.dup2(error, 2)
+            os.close(error)
             from treadle._engines import process_child
 
             status = process_child.main(line, page)

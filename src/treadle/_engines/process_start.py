@@ -40,7 +40,7 @@ class ChildProcess:
             theirs.callback(os.close, page)
             self.page = memoryview(mmap.mmap(page, PAGE_BYTES)).cast("q")
             self.wire = Wire(self.line)
-            _ask_for_child(self, [line.fileno(), leash.fileno(), page])
+            _ask_for_child(self, [leash.fileno(), line.fileno(), page])
 
     def stop_calls(self, portion: int) -> None:
         """Ask the calls of that portion to end."""
@@ -78,7 +78,7 @@ class ChildProcess:
             self._leash.settimeout(REPORT_SECONDS)
             (status,) = REPORT.unpack(self._leash.recv(REPORT.size))
         except Exception:  # closed without a report
-            return "it is not known how, as the process that watches over it is gone too"
+            return "it is not known how, as the process that watches over it is gone too, or has no room for it"
         return describe_status(status)
 
 
