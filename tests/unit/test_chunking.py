@@ -19,9 +19,9 @@ def show_calls(sizer: ChunkSizer, seconds: float, calls: int = 4096) -> None:
 
 @pytest.mark.parametrize(
     ("given", "seconds", "size"),
-    [(1, 9.99e-6, 100), (64, 9.99e-6, 64), (30, 9.99e-6, 90), (64, 0.999e-6, 960), (1, 0.002, 1), (500, 0.002, 500)],
+    [(1, 9.99e-6, 300), (200, 9.99e-6, 200), (90, 9.99e-6, 270), (1, 0.99e-3, 3), (1, 0.002, 1), (500, 0.002, 500)],
 )
-def test_chunks_of_a_size_that_was_given_are_joined_to_a_millisecond_of_calls(
+def test_chunks_of_a_size_that_was_given_are_joined_to_three_milliseconds_of_calls(
     given: int, seconds: float, size: int
 ) -> None:
     """Where a process makes the calls: it tells of each chunk by itself, but is sent several at once."""

@@ -41,7 +41,7 @@ ON_THREADS = Pace(0.001, 100e-6, 5e-6)
 # A second slot makes nothing faster that does not wait.
 ON_A_LOOP = Pace(0.001, 50e-6, 20e-6)
 # A hand-over costs more there, and a GIL each process has for itself.
-IN_PROCESSES = Pace(0.010, 0.001, 0.0, 0.001)
+IN_PROCESSES = Pace(0.010, 0.001, 0.0, 0.003)
 # The way to a cluster and back takes milliseconds.
 BY_AN_EXECUTOR = Pace(0.050, 0.005, 0.0)
 
@@ -76,7 +76,7 @@ class ChunkSizer:
         self.pace = pace
         self._may_join = may_join
         self._lead = lead
-        self._chunksize = chunksize
+        self.given = chunksize
         self._buffersize = buffersize
         self.resize(max_workers)
         self._adaptive = 1
@@ -94,7 +94,7 @@ class ChunkSizer:
     @property
     def size(self) -> int:
         """Items for the next chunk."""
-        given, mean = self._chunksize, self.mean
+        given, mean = self.given, self.mean
         if given is None:
             return self._adaptive
         if not self._may_join or mean is None:
@@ -110,7 +110,7 @@ class ChunkSizer:
         """
         if self._buffersize is not None:
             return self._max_workers + self._buffersize
-        least = self._max_workers * self._lead * (self._chunksize or 1)
+        least = self._max_workers * self._lead * (self.given or 1)
         if self._adaptive == 1:
             return self._max_workers + least
         return self._max_workers + max(least, self._adaptive * max(CHUNKS_AHEAD, 2 * active))

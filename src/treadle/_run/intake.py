@@ -41,8 +41,9 @@ class Intake:
         self.has_next: Callable[[], bool] = _always
         # How many items, after the first, ``next()`` has an answer for at once; they are passed on together.
         self.ready: Callable[[], int] = _none
-        # Whether to time each call of a chunk, for outcomes; a first chunk of several calls comes before one knows.
-        self.is_timed = crew.sizer.size > 1
+        # Somebody wants to know of each call how long it took. Chunks of a size that was given come before one knows;
+        # those that are larger have tiny calls.
+        self.is_timed = False
         self._iterator = iterator
         self._ledger = ledger
         self._crew = crew
@@ -135,9 +136,13 @@ class Intake:
         self._most = max(1, min(fitting, MAX_TAKE_ITEMS))
         return took
 
+    def _is_timed(self, size: int) -> bool:
+        """Tell whether each call of a chunk of ``size`` is timed, or all of them together."""
+        return self.is_timed or 1 < size <= (self._crew.sizer.given or 0)
+
     def _make_chunk(self, index: int, items: list[Any]) -> Chunk:
         chunk = Chunk(index, items)
-        chunk.ends = [] if self.is_timed and len(items) > 1 else None
+        chunk.ends = [] if len(items) > 1 and self._is_timed(len(items)) else None
         chunk.make_ready()
         if self._crew.attempts is not None:
             chunk.trial = Trial(self._crew.places)
@@ -198,7 +203,7 @@ class Intake:
                     is_shared = True
                 else:
                     chunk = self._make_chunk(index, [item])
-                    chunk.ends = [] if self.is_timed else None  # others may join it
+                    chunk.ends = [] if self._is_timed(size) else None  # others may join it
                     ledger.add(chunk)
                     chunks.append(chunk)
                 ledger.count_taken()
