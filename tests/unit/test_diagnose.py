@@ -8,8 +8,11 @@ import itertools
 import json
 import math
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,10 +21,11 @@ import treadle
 from tests.conftest import Gate
 from treadle._core.gil import is_gil_enabled
 from treadle._crew.deciding import Measures
-from treadle._diagnose import examination
+from treadle._diagnose import blas, examination
 from treadle._diagnose.diagnosis import Pickling, Speed
 from treadle._diagnose.prospects import Findings, expect, give_verdict, kind_of, numbers_of, speeds_of
-from treadle._diagnose.rehearsal import rate_of
+from treadle._diagnose.rehearsal import Trial, rate_of
+from treadle._diagnose.report import Facts
 from treadle._diagnose.supply import KEPT_ITEMS, Supply
 
 
@@ -48,13 +52,14 @@ def findings(
         Speed(engine, workers, rate, 1.0, 1000 * workers, None, True)  # type: ignore[arg-type]
         for (engine, workers), rate in (rates or {}).items()
     )
-    options = {"pickling": Pickling(10e-6, 5, 5), "cores": 4, "most_workers": 64, "left": None, "start": 0.08, **more}
+    sizes = Pickling(10e-6, 5, 5)
+    options: Any = {"pickling": sizes, "cores": 4, "most_workers": 64, "left": None, "start": 0.08, **more}
     return Findings(Measures(calls, calls * mean, computing, held, gain), measured, **options)
 
 
-WAITS = {"computing": 0.01, "held": 0.02, "gain": 2.0}
-HOLDS = {"computing": 1.0, "held": 1.0, "gain": 1.0}
-COMPUTES = {"computing": 1.0, "held": 0.01, "gain": 1.95}
+WAITS: dict[str, Any] = {"computing": 0.01, "held": 0.02, "gain": 2.0}
+HOLDS: dict[str, Any] = {"computing": 1.0, "held": 1.0, "gain": 1.0}
+COMPUTES: dict[str, Any] = {"computing": 1.0, "held": 0.01, "gain": 1.95}
 CANNOT = Pickling(problems=("the argument['lock']: TypeError",))
 
 
@@ -186,6 +191,115 @@ def test_the_rate_is_that_of_whole_rounds(ends: list[float], workers: int, start
     assert rate_of(ends, workers, start) == rate
 
 
+def report(found: Findings, fn: Callable[..., Any] = print, *trials: Trial, load: float = 0.0) -> treadle.Diagnosis:
+    return Facts(fn, found, trials, items=3, seconds=1.0, has_resource=False, load=load).report()
+
+
+@pytest.mark.parametrize(
+    ("measures", "trials", "note"),
+    [
+        ({**HOLDS, "left": 3}, [], "4 processes would be about 4.0 times as fast, for many more calls than these"),
+        ({**HOLDS, "pickling": CANNOT}, [], "4 processes would be about 4.0 times as fast, if it could be sent there"),
+        ({**WAITS, "left": 1000}, [], 'More workers may bring more: max_workers="auto" finds how many'),
+        ({"computing": 1.0, "held": 0.07, "gain": 0.8}, [], "Two threads came 0.8 times as far as one"),
+        (WAITS, [Trial("threads", 1, calls=4)], "4 calls were made of 3 items: again and again of the same"),
+        (WAITS, [Trial("threads", 1, calls=1, unfinished=2)], "2 calls had not ended when time was up"),
+        (COMPUTES, [Trial("threads", 1, calls=1, cores=2.5)], "One call alone keeps 2.5 cores busy"),
+        (
+            {**WAITS, "rates": {("threads", 1): 1.0, ("threads", 2): 0.5, ("processes", 2): 2.0}},
+            [],
+            "In these few calls 2 processes came 2.0 times as far as what is proposed here",
+        ),
+    ],
+)
+def test_what_is_said_beside(measures: dict[str, Any], trials: list[Trial], note: str) -> None:
+    found = report(findings(**measures), print, *trials)
+
+    assert any(said.startswith(note) for said in found.notes), found.notes
+
+
+def test_a_busy_machine_is_told() -> None:
+    assert any("load 9.5, 4 cores" in note for note in report(findings(**WAITS), load=9.5).notes)
+    assert not any("load" in note for note in report(findings(**WAITS), load=2.0).notes)
+
+
+@pytest.mark.parametrize(
+    ("measures", "line"),
+    [
+        (WAITS, "treadle.map(print, items, max_workers=64)"),
+        (HOLDS, 'treadle.map(print, items, engine="processes", max_workers=4)'),
+        ({**HOLDS, "cores": 1}, "[print(item) for item in items]"),
+        ({"computing": 0.0, "is_async": True, "left": 5}, "treadle.map(print, items, max_workers=5)"),
+    ],
+)
+def test_the_line_to_use(measures: dict[str, Any], line: str) -> None:
+    assert report(findings(**measures)).line == line
+
+
+# Linear algebra
+
+
+@pytest.fixture
+def numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something of that name is imported, and nobody has set its threads."""
+    monkeypatch.setitem(sys.modules, "numpy", ModuleType("numpy"))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def maps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """OpenBLAS is loaded, and threadpoolctl is not installed."""
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    file = tmp_path / "maps"
+    file.write_text("7f00 r-xp 00 08:01 5 /usr/lib/numpy.libs/libopenblasp-r0-abc.so\n7f01 rw-p 0 0 0 [heap]\n")
+    monkeypatch.setattr(blas, "_MAPS", file)
+
+
+@pytest.mark.usefixtures("maps")
+def test_without_numpy_there_is_no_blas() -> None:
+    assert "numpy" in sys.modules or blas.find_blas(4) == ()
+
+
+@pytest.mark.usefixtures("numpy", "maps")
+def test_blas_takes_all_cores_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert blas.find_blas(4) == (blas.Blas("openblas", 4, "OPENBLAS_NUM_THREADS", "the cores"),)
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert blas.find_blas(4) == (blas.Blas("openblas", 3, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"),)
+
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2,1")
+    assert blas.find_blas(4) == (blas.Blas("openblas", 2, "OPENBLAS_NUM_THREADS", "OPENBLAS_NUM_THREADS"),)
+
+
+@pytest.mark.usefixtures("numpy", "maps")
+def test_threadpoolctl_knows_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = ModuleType("threadpoolctl")
+    pools = [
+        {"user_api": "blas", "internal_api": "mkl", "num_threads": 6},
+        {"user_api": "openmp", "internal_api": "openmp", "num_threads": 8},
+    ]
+    library.threadpool_info = lambda: pools  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "threadpoolctl", library)
+
+    assert blas.find_blas(4) == (blas.Blas("mkl", 6, "MKL_NUM_THREADS", "threadpoolctl"),)
+
+
+@pytest.mark.usefixtures("numpy", "maps")
+def test_too_many_threads_of_blas_are_told() -> None:
+    found = report(findings(**COMPUTES))
+
+    assert "BLAS: openblas has 4 threads (by the cores)" in str(found)
+    assert any("OPENBLAS_NUM_THREADS=1" in note for note in found.notes)
+
+
+@pytest.mark.usefixtures("numpy", "maps")
+@pytest.mark.parametrize("measures", [{**HOLDS, "cores": 1}, WAITS])
+def test_threads_of_blas_that_are_not_too_many_are_not_blamed(measures: dict[str, Any]) -> None:
+    """One worker may have all of them; and calls that wait do not use them much."""
+    assert not any("NUM_THREADS" in note for note in report(findings(**measures)).notes)
+
+
 # Items
 
 
@@ -197,9 +311,10 @@ def test_each_item_is_called_once_as_long_as_there_are_some() -> None:
     supply = Supply(iter(range(5)), 100, may_repeat=True)
 
     assert taken(supply, 2) == [0, 1]
-    assert supply.total is None
+    assert not supply.lacks()
     assert taken(supply, 5) == [2, 3, 4, 0, 1]
-    assert (supply.taken, supply.total) == (5, 5)
+    assert supply.taken == 5
+    assert supply.total == 5
 
 
 def test_without_repetition_the_end_is_the_end() -> None:
@@ -229,7 +344,9 @@ def test_an_item_that_was_not_called_comes_back_and_one_that_hung_does_not() -> 
     first, second = taken(supply, 2)
 
     supply.give_back(second)
+    supply.give_back(first)  # the same was to be called twice at a time
     supply.leave_out(first)
+    supply.give_back(first)
 
     assert taken(supply, 3) == [[2], [2], [2]]
 
@@ -251,7 +368,7 @@ def test_a_diagnosis_explains_itself_and_travels() -> None:
 
     assert found.function == "wait"
     assert (found.failed, found.unfinished) == (0, 0)
-    assert 1 <= found.items <= found.calls
+    assert found.items >= 1
     assert [speed.workers for speed in found.speeds if speed.engine == "threads" and speed.is_measured][:2] == [1, 2]
     assert found.waiting + found.computing == pytest.approx(1.0)
     text = str(found)
@@ -337,7 +454,7 @@ def test_a_call_that_does_not_end_holds_nobody(gate: Gate) -> None:
 
 
 def test_one_that_hangs_among_others_is_left_out(gate: Gate) -> None:
-    """It is not called again, and the others are measured."""
+    """It is not called again in another trial, and the others are measured."""
     held: list[int] = []
 
     def hold_one(item: int) -> None:
@@ -348,13 +465,15 @@ def test_one_that_hangs_among_others_is_left_out(gate: Gate) -> None:
 
     found = treadle.diagnose(hold_one, range(6), seconds=4, max_workers=2)
 
-    assert held == [3]
-    assert found.unfinished == 1
+    assert set(held) == {3}
+    assert found.unfinished == len(held) <= 2
     assert found.calls > 3
 
 
-def test_tiny_calls_are_best_made_in_a_loop() -> None:
-    found = treadle.diagnose(abs, range(1000), seconds=5)
+def test_tiny_calls_are_best_made_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examination, "TRIAL_SECONDS", 0.2)  # the first of them are not tiny
+
+    found = treadle.diagnose(abs, range(1000), seconds=20)
 
     assert (found.kind, found.engine, found.line) == ("tiny", "loop", "[abs(item) for item in items]")
     assert found.speeds[0].engine == "loop"

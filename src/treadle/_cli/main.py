@@ -6,6 +6,7 @@ import click
 
 import treadle
 from treadle._cli.demo import demo
+from treadle._cli.diagnose import diagnose
 from treadle._cli.map_command import map_command
 
 
@@ -16,4 +17,5 @@ def cli() -> None:
 
 
 cli.add_command(map_command)
+cli.add_command(diagnose)
 cli.add_command(demo)

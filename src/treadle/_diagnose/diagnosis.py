@@ -124,15 +124,18 @@ class Diagnosis:
         return json.dumps(self.as_dict(), indent=indent, ensure_ascii=False)
 
     def __str__(self) -> str:
-        parts = [self.headline(), self.sample(), "", *self._table(), "", *self.remarks()]
+        parts = [self.headline(), self.shares(), self.sample(), "", *self._table(), "", *self.remarks()]
         return "\n".join([*parts, "", f"Use:  {self.line}", f"Why:  {self.why}"])
 
     def headline(self) -> str:
-        """Return in a sentence what the function does with its time."""
-        took = "no call ended" if self.call_seconds is None else f"a call takes {shown_seconds(self.call_seconds)}"
-        held = "" if self.held is None else f", and the GIL was held {self.held:.0%} of it"
-        shares = f"it waits {self.waiting:.0%} of its time and computes {self.computing:.0%}{held}"
-        return f"{self.function}: {_KINDS[self.kind]} ({took}; {shares})"
+        """Return in a few words what the function does."""
+        return f"{self.function}: {_KINDS[self.kind]}"
+
+    def shares(self) -> str:
+        """Return in a sentence what a call does with its time."""
+        took = "No call ended" if self.call_seconds is None else f"A call takes {shown_seconds(self.call_seconds)}"
+        held = "" if self.held is None else f"; the GIL was held {self.held:.0%} of it"
+        return f"{took}: it waits {self.waiting:.0%} of its time and computes {self.computing:.0%}{held}"
 
     def sample(self) -> str:
         """Return in a sentence what that was found out from."""
@@ -141,7 +144,7 @@ class Diagnosis:
         left = f", {self.unfinished:,} left behind" if self.unfinished else ""
         gil = "" if self.has_gil else " without a GIL"
         where = f"{count(self.cores, 'core')}, Python {self.python}{gil}"
-        return f"From {ended} in {self.seconds:.1f} s{failed}{left}; {where}"
+        return f"Found from {ended} in {self.seconds:.1f} s{failed}{left}; {where}"
 
     def remarks(self) -> list[str]:
         """Return what is to be said beside the table, a sentence each."""

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from treadle._core.cores import usable_cores
+from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import annotate
 from treadle._core.gil import is_gil_enabled
 from treadle._core.settings import EngineName
@@ -20,7 +21,7 @@ from treadle._diagnose.rehearsal import Rehearsal, Trial
 from treadle._diagnose.report import Facts
 from treadle._diagnose.sendability import try_pickling
 from treadle._diagnose.supply import Supply
-from treadle._run.choosing import _has_processes, is_coroutine_function
+from treadle._run.choosing import _has_processes
 from treadle.errors import InvalidArgument
 
 # Of the time, for the first call: with what is left, more can be found out.
@@ -31,6 +32,8 @@ MIN_TRIAL_SECONDS = 0.05
 # Calls may take so many times as long as they took alone, before a trial is given up.
 SLACK = 4.0
 MIN_SLACK_SECONDS = 0.5
+# Processes may take so long to start, on a busy machine.
+START_PATIENCE_SECONDS = 3.0
 
 
 class Examination:
@@ -115,7 +118,8 @@ class Examination:
         if self._supply.lacks() or workers > self._findings().most or left < max(MIN_TRIAL_SECONDS, 1.2 * mean):
             return None
         seconds = min(TRIAL_SECONDS, left / 2)
-        limit = min(left, seconds + max(MIN_SLACK_SECONDS, SLACK * mean))
+        patience = START_PATIENCE_SECONDS if engine == "processes" else 0.0
+        limit = min(left, seconds + max(MIN_SLACK_SECONDS, SLACK * mean) + patience)
         trial = self._rehearsal.try_out(engine, workers, seconds, limit, are_tiny=self._is_tiny())
         self._note(trial)
         return trial if trial.calls else None

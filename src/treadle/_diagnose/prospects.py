@@ -240,13 +240,14 @@ def _stay(it: Findings, speeds: list[Speed], why: str) -> Verdict:
 
 def contradiction(verdict: Verdict, speeds: Iterable[Speed]) -> str | None:
     """Return what is to be said where measuring has found something else that is clearly faster."""
-    measured = [speed for speed in speeds if speed.is_measured]
-    chosen = [row for row in measured if (row.engine, row.workers) == (verdict.engine, verdict.workers)]
-    if not chosen or not measured:
+    measured = {(speed.engine, speed.workers): speed for speed in speeds if speed.is_measured}
+    if not measured:
         return None
-    best = max(measured, key=lambda row: row.per_second)
-    factor = best.per_second / chosen[0].per_second
-    if factor < WORTHWHILE_GAIN or best.engine == verdict.engine:
+    base = next(iter(measured.values())) if verdict.engine == "loop" else None  # a loop, or one at a time
+    chosen = measured.get((verdict.engine, verdict.workers), base)
+    best = max(measured.values(), key=lambda row: row.per_second)
+    if chosen is None or best.engine == chosen.engine or best.per_second < WORTHWHILE_GAIN * chosen.per_second:
         return None
+    factor = best.per_second / chosen.per_second
     what = amount(best.workers, best.engine)
     return f"In these few calls {what} came {factor:.1f} times as far as what is proposed here: measure a longer run"

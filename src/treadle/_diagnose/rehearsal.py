@@ -132,7 +132,7 @@ class Rehearsal:
         )
         trial, onlook = Trial(engine, workers), Onlooker()
         look = _Look(trial, self.mean)
-        items = self._supply.items(lambda count: count >= most or look.seconds() >= seconds)
+        items = self._supply.items(lambda count: count >= most or look.is_enough(count, seconds))
         with (
             start_run(Run, recipe, items, choose=onlook.choose) as run,
             onlook.knocking(workers == 1 and engine == "threads"),
@@ -221,11 +221,14 @@ class _Look:
         self._processor = process_time() - thread_time()
         self._begun = perf_counter()
 
-    def seconds(self) -> float:
-        """Return how long calls have gone on, without the start of processes."""
-        if self.trial.engine == "processes" and not self._ends:
-            return 0.0
-        return perf_counter() - self._begun - self._start()
+    def is_enough(self, begun: int, seconds: float) -> bool:
+        """Tell whether so many calls need no company: each worker has one, and time is up.
+
+        Time goes by once calls are made: the start of processes does not count.
+        """
+        if begun < self.trial.workers or (self.trial.engine == "processes" and not self._ends):
+            return False
+        return perf_counter() - self._begun - self._start() >= seconds
 
     def _start(self) -> float:
         """Return how long processes took to start, as far as is known: the first call's end came so much later."""

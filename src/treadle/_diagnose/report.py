@@ -11,7 +11,7 @@ from typing import Any
 from treadle._core.describe import describe, describe_function
 from treadle._crew.deciding import POOR_GAIN, make_out
 from treadle._diagnose.blas import Blas, find_blas
-from treadle._diagnose.diagnosis import Diagnosis, Speed, count
+from treadle._diagnose.diagnosis import Diagnosis, Speed, amount, count
 from treadle._diagnose.prospects import Findings, Verdict, contradiction, give_verdict, kind_of, speeds_of
 from treadle._diagnose.rehearsal import Trial
 
@@ -48,13 +48,15 @@ class Facts:
         verdict = give_verdict(it, speeds)
         blas = find_blas(it.cores)
         computing = min(1.0, it.found.computing)
+        calls = sum(trial.calls for trial in self.trials)
+        unfinished = sum(trial.unfinished for trial in self.trials)
         return Diagnosis(
             function=describe_function(self.fn),
             kind=kind_of(it),
-            calls=sum(trial.calls for trial in self.trials),
-            items=self.items,
+            calls=calls,
+            items=min(self.items, calls + unfinished),
             failed=sum(trial.failed for trial in self.trials),
-            unfinished=sum(trial.unfinished for trial in self.trials),
+            unfinished=unfinished,
             seconds=self.seconds,
             call_seconds=it.found.mean if it.found.calls else None,
             waiting=1.0 - computing,
@@ -86,16 +88,24 @@ class Facts:
         yield from self._notes_on_calls()
         yield from self._notes_on_cores(verdict, blas)
         it = self.findings
-        if it.found.calls and it.pickling.problems and kind_of(it) == "holds the GIL" and it.cores > 1:
-            bill = make_out(it.found, it.pickling.seconds, it.left, it.cores, it.start)
-            if bill.pays:
-                yield f"In processes it would be about {bill.gain:.1f} times as fast, if it could be sent there"
+        yield from self._notes_on_processes(verdict)
         if it.found.gain is not None and it.found.gain <= POOR_GAIN and kind_of(it) == "holds the GIL":
             yield f"Two threads came {it.found.gain:.1f} times as far as one"
         if verdict.engine == it.basis and 1 < verdict.workers == it.most_workers != it.left:
             yield 'More workers may bring more: max_workers="auto" finds how many while calls are made'
         if (said := contradiction(verdict, speeds)) is not None:
             yield said
+
+    def _notes_on_processes(self, verdict: Verdict) -> Iterator[str]:
+        """Say where processes would bring something, if things were otherwise."""
+        it = self.findings
+        could_be = it.found.calls and it.has_processes and it.cores > 1 and not it.is_async
+        if verdict.engine != "loop" or kind_of(it) != "holds the GIL" or not could_be:
+            return
+        bill = make_out(it.found, it.pickling.seconds, None, it.cores)
+        if bill.pays:
+            condition = "if it could be sent there" if it.pickling.problems else "for many more calls than these"
+            yield f"{amount(it.cores, 'processes')} would be about {bill.gain:.1f} times as fast, {condition}"
 
     def _notes_on_calls(self) -> Iterator[str]:
         calls = sum(trial.calls for trial in self.trials)
@@ -117,11 +127,12 @@ class Facts:
         one = [trial for trial in self.trials if trial.workers == 1 and trial.engine == "threads"]
         if one and one[-1].cores > CORES_OF_ONE:
             yield f"One call alone keeps {one[-1].cores:.1f} cores busy: it has threads of its own"
+        workers = 1 if kind_of(self.findings) == "waits" else verdict.workers
         for library in blas:
-            if verdict.workers > 1 and library.threads > 1 and verdict.workers * library.threads > cores:
+            if min(workers, library.threads) > 1 and workers * library.threads > cores:
                 yield (
-                    f"{verdict.workers} workers with {library.threads} threads of {library.name} each are more than "
-                    f"{cores} cores can serve: set {library.variable}={max(1, cores // verdict.workers)} before it is "
+                    f"{workers} workers with {library.threads} threads of {library.name} each are more than "
+                    f"{cores} cores can serve: set {library.variable}={max(1, cores // workers)} before it is "
                     "imported, or keep the workers at 1"
                 )
 

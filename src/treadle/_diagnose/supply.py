@@ -23,6 +23,7 @@ class Supply:
         self._most = most
         self._may_repeat = may_repeat
         self._returned: deque[Any] = deque()
+        self._left_out: list[Any] = []
         self._kept: deque[Any] = deque(maxlen=KEPT_ITEMS)
         self._has_ended = False
 
@@ -47,11 +48,14 @@ class Supply:
 
     def give_back(self, item: Any) -> None:
         """Take an item back that was not called."""
-        self._returned.append(item)
+        if not any(item is left for left in self._left_out):
+            self._returned.append(item)
 
     def leave_out(self, item: Any) -> None:
         """Do not call this item again."""
+        self._left_out.append(item)
         self._kept = deque((kept for kept in self._kept if kept is not item), maxlen=KEPT_ITEMS)
+        self._returned = deque(waits for waits in self._returned if waits is not item)
 
     def _is_full(self) -> bool:
         return self.taken >= self._most
