@@ -31,8 +31,8 @@ def test_each_answer_on_the_page_is_a_test_here() -> None:
     named = re.findall(r"<!-- (test_\w+) -->", PAGE.read_text(encoding="utf-8"))
 
     wanted = [f"test_{question}_in_{place}" for question in QUESTIONS for place in PLACES]
-    assert sorted(named) == sorted(wanted)
-    assert all(name in globals() for name in named)
+    assert named[: len(wanted)] == wanted, "what follows is in test_what_happens_elsewhere.py"
+    assert all(name in globals() for name in wanted)
 
 
 # A call fails
