@@ -304,6 +304,35 @@ def test_a_call_that_has_left_its_process_group_is_killed(file_gate: FileGate) -
     assert run.stats.abandoned == 0
 
 
+def _sleep_and_tell(folder: Path) -> None:
+    (folder / "begun").touch()
+    treadle.sleep(1000)
+
+
+def _nobody_waits_to_kill() -> bool:
+    return all(thread.name != "treadle-timekeeper" for thread in threading.enumerate())
+
+
+def test_no_timer_is_left_behind_by_calls_that_heeded_their_end(tmp_path: Path) -> None:
+    """Nobody waits for the grace to pass with all of the run in its hands."""
+    run = in_processes(_sleep_and_tell, [tmp_path], grace=1000)
+    wait_until((tmp_path / "begun").exists)
+    run.close()
+
+    wait_until(_nobody_waits_to_kill)
+
+
+def test_no_timer_is_left_behind_by_a_task_that_heeded_its_end(tmp_path: Path) -> None:
+    """Its worker goes on."""
+    with treadle.PoolExecutor(max_workers=1, engine="processes", grace=1000) as pool:
+        task = pool.submit(_sleep_and_tell, tmp_path)
+        wait_until((tmp_path / "begun").exists)
+        task.cancel()
+        assert pool.submit(abs, -1).result() == 1
+
+        wait_until(_nobody_waits_to_kill)
+
+
 def test_a_task_that_is_cancelled_and_does_not_heed_it_is_killed(file_gate: FileGate) -> None:
     """Its executor goes on."""
     with treadle.PoolExecutor(max_workers=1, engine="processes", grace=0.05) as pool:

@@ -18,6 +18,7 @@ from treadle._crew.account import Account, Nobody
 from treadle._crew.attempts import Attempts
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.controller import Knee
+from treadle._crew.force import Force
 from treadle._crew.muster import Muster
 from treadle._crew.policed import police
 from treadle._crew.policy import Policy
@@ -25,15 +26,11 @@ from treadle._crew.room import Room
 from treadle._crew.tuner import Tuner
 from treadle._crew.watch import Watch
 from treadle._crew.worker import ThreadWorker, Worker
-from treadle._sync import timekeeper
 from treadle._sync.aside import run_aside
 from treadle._sync.line import NOTHING_YET, Nothing
 from treadle.errors import WorkerLost
 
 _logger = logging.getLogger("treadle")
-
-# How long to wait for workers whose calls were killed, which takes the system some milliseconds.
-KILL_SECONDS = 0.04
 
 
 class Crew(Muster):
@@ -72,7 +69,7 @@ class Crew(Muster):
         self.close_errors: list[BaseException] = []
         self._make_engine = make_engine
         self._make_worker = make_worker
-        self._grace = policy.grace
+        self._force = Force(self, policy.grace)
         self._deadline = deadline
         self.idle_seconds = min(idle_seconds, threading.TIMEOUT_MAX)
         self._prefix = prefix or f"treadle-{name}-"
@@ -149,20 +146,12 @@ class Crew(Muster):
             chunk.todo.clear()  # after it is marked: an engine that gives items back does it the other way round
         marked = set(chunks)
         told = [(worker, held) for worker in self.workers if (held := worker.chunk) is not None and held in marked]
-        for worker, _ in told:
+        for worker, chunk in told:
             worker.engine.interrupt()
-        if any(worker.engine.is_killable for worker, _ in told):
-            timekeeper.call_at(clock.now() + self._grace, partial(self._kill_deaf, told))
+            self._force.expect_end(worker, chunk)
         if scopes:
             # Not under the lock: they all come for it when they wake, and callbacks are the user's and take their time.
             run_aside(f"{self._name}-cancel", partial(cancel_all, scopes, reason))
-
-    def _kill_deaf(self, told: list[tuple[Worker, Chunk]]) -> None:
-        """Kill the calls that were asked to end and have not, where engines can."""
-        with self.lock:
-            for worker, chunk in told:
-                if worker in self.workers and worker.chunk is chunk and worker.engine.is_killable:
-                    worker.engine.kill()
 
     def expect_end(self, told_at: float) -> None:
         """Leave a call that was asked to end at ``told_at`` behind, if it does not. Called under the lock."""
@@ -174,14 +163,7 @@ class Crew(Muster):
 
         Called without the lock, when the crew is stopping and its grace is over.
         """
-        with self.lock:
-            busy = [worker for worker in self.workers if worker.is_opening or worker.in_hand()]
-            killed = [worker for worker in busy if worker.engine.is_killable]
-            for worker in killed:
-                worker.engine.kill()
-        deadline = perf_counter() + KILL_SECONDS
-        for worker in killed:
-            worker.thread.join(max(0.0, deadline - perf_counter()))
+        self._force.end_all()
 
     def abandon(self) -> list[tuple[Worker, Chunk]]:
         """Give up on the workers that are still in a call, and return them. Called under the lock."""
@@ -200,6 +182,7 @@ class Crew(Muster):
         for chunk in worker.in_hand():
             chunk.todo.clear()
             chunk.freeze()
+            self._force.note_ended(chunk)
         del self.workers[worker]
         if self.is_stopping:
             self._still_at_it -= 1
@@ -391,6 +374,11 @@ class Crew(Muster):
             self._settle(chunk, worker)
             worker.chunk = None
             self.account.note_handed_in()
+        if (
+            chunk.is_cancelled
+        ):  # first out of the worker's hands, then the look: who cancels does it the other way round
+            with self.lock:
+                self._force.note_ended(chunk)
         if tuner is not None:
             tuner.note_done(worker, chunk, calls)
 
