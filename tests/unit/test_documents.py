@@ -32,8 +32,8 @@ PAGES = [
     name for name in DOCUMENTS if name.startswith(("README", "docs/")) and "```python\n" in (ROOT / name).read_text()
 ]
 EXAMPLES = sorted(path.relative_to(ROOT / "examples").as_posix() for path in (ROOT / "examples").rglob("*.py"))
-# They need somebody: a person who connects, a display. They run in test_examples.
-DRIVEN = {"chat_server.py", "window.py"}
+# They need somebody: a person who connects, a display, an argument. They run in test_examples.
+DRIVEN = {"chat_server.py", "three_ways.py", "window.py"}
 MODULES = sorted(module.name for module in pkgutil.walk_packages(treadle.__path__, "treadle."))
 
 # The README's programs ask a server of this name; here one on this machine answers for it.

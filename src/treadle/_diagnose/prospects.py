@@ -192,27 +192,27 @@ def give_verdict(it: Findings, speeds: Iterable[Speed]) -> Verdict:
     if kind == "computes without the GIL":
         why = "calls let others compute beside them" if it.has_gil else "without a GIL, threads compute side by side"
         return _stay(it, rows, why)
-    return _weigh(it)
+    return _weigh(it, rows)
 
 
-def _weigh(it: Findings) -> Verdict:
+def _weigh(it: Findings, speeds: list[Speed]) -> Verdict:
     """Decide on calls that hold the GIL."""
-    holds = "calls hold the GIL, so threads would take turns"
+    holds = "calls hold the GIL, so threads take turns at computing"
     if not it.has_processes:
-        return Verdict("loop", 1, f"{holds}, and there are no processes on this system")
+        return _stay(it, speeds, f"{holds}, and there are no processes on this system")
     if it.cores < 2:
-        return Verdict("loop", 1, f"{holds}, and with one core so would processes")
+        return _stay(it, speeds, f"{holds}, and with one core so would processes")
     if it.pickling.problems:
-        return Verdict("loop", 1, f"{holds}, and they cannot be sent to processes as they are")
+        return _stay(it, speeds, f"{holds}, and they cannot be sent to processes as they are")
     workers = it.cores if it.left is None else max(1, min(it.cores, it.left))
     bill = make_out(it.found, it.pickling.seconds, it.left, workers, it.start)
     if bill.pays:
         gain = f"about {bill.gain:.1f} times as fast"
         return Verdict("processes", workers, f"{holds}; {amount(workers, 'processes')} with a GIL each are {gain}")
     if bill.gain < WORTHWHILE_GAIN:
-        return Verdict("loop", 1, f"{holds}, and to send calls to processes costs as much as it would bring")
+        return _stay(it, speeds, f"{holds}, and {amount(workers, 'processes')} would not get further")
     took = shown_seconds((it.left or 0) * it.found.mean)
-    return Verdict("loop", 1, f"{holds}, and for {took} of work processes would not make up for their start")
+    return _stay(it, speeds, f"{holds}, and for {took} of work processes would not make up for their start")
 
 
 def _why_coroutines(it: Findings, kind: DiagnosedKind) -> str:
@@ -225,17 +225,22 @@ def _why_coroutines(it: Findings, kind: DiagnosedKind) -> str:
 
 
 def _stay(it: Findings, speeds: list[Speed], why: str) -> Verdict:
-    """Return as few workers of what makes calls anyway as come near the best."""
-    rows = [row for row in speeds if row.engine == it.basis]
+    """Return as few workers of what makes calls anyway as come near the best.
+
+    For calls that compute they follow from the cores and the GIL; measured speeds say as much of what else the machine
+    had to do. How many can wait at a time, nothing but those can tell.
+    """
     if it.left == 1 and not it.is_async:
         return Verdict("loop", 1, "there is one call to make")
-    best = max(row.per_second for row in rows)
-    chosen = next(row for row in rows if row.per_second >= NEAR_ENOUGH * best)
-    if chosen.gain < WORTHWHILE_GAIN and not it.is_async:
-        return Verdict("loop", 1, f"{why}, but more than one at a time came no further")
-    how = "" if chosen.is_measured else ", as far as can be expected from fewer"
-    many = amount(chosen.workers, it.basis)
-    return Verdict(it.basis, chosen.workers, f"{why}; {many} are {chosen.gain:.1f} times as fast as one{how}")
+    rates = {row.workers: row.per_second for row in speeds if row.engine == it.basis}
+    if kind_of(it) not in ("waits", "unknown") and not it.is_async:
+        rates = {workers: expect(it, it.basis, workers) for workers in rates}
+    best = max(rates.values())
+    workers = min(number for number, rate in rates.items() if rate >= NEAR_ENOUGH * best)
+    gain = rates[workers] / rates[min(rates)]
+    if gain < WORTHWHILE_GAIN and not it.is_async:
+        return Verdict("loop", 1, f"{why}, and more than one at a time come no further")
+    return Verdict(it.basis, workers, f"{why}; {amount(workers, it.basis)} are about {gain:.1f} times as fast as one")
 
 
 def contradiction(verdict: Verdict, speeds: Iterable[Speed]) -> str | None:
