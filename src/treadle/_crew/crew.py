@@ -374,9 +374,8 @@ class Crew(Muster):
             self._settle(chunk, worker)
             worker.chunk = None
             self.account.note_handed_in()
-        if (
-            chunk.is_cancelled
-        ):  # first out of the worker's hands, then the look: who cancels does it the other way round
+        # First out of the worker's hands, then the look: who cancels does it the other way round.
+        if chunk.is_cancelled:
             with self.lock:
                 self._force.note_ended(chunk)
         if tuner is not None:
