@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import treadle
 from tests.calls import FileGate
 from tests.contract.engine_contract import EngineContract
-from tests.contract.run_contract import RunContract
+from tests.contract.run_contract import RunContract, sum_of_squares
 from treadle._engines.engine import CallPlan, Engine
 from treadle._engines.executor import Dispatch, ExecutorEngine
 
@@ -90,5 +91,11 @@ class TestInterpreterPoolExecutor(ByAnExecutor):
         futures: Any = pytest.importorskip("concurrent.futures")
         if not hasattr(futures, "InterpreterPoolExecutor"):
             pytest.skip("from Python 3.14 on")
-        executor: Executor = futures.InterpreterPoolExecutor(WORKERS)
+        find_tests = f"import sys; sys.path[:] = {sys.path!r}"  # each has a path of its own
+        executor: Executor = futures.InterpreterPoolExecutor(WORKERS, initializer=exec, initargs=(find_tests,))
         return executor
+
+    def test_a_run_within_a_call(self) -> None:
+        """Threads that are daemons, as workers are, cannot be started there."""
+        with pytest.raises(RuntimeError, match="daemon threads"):
+            list(self.map(lambda number: sum_of_squares(number, "threads"), [1]))
