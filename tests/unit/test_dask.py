@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import colorsys
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from tests.clusters import DaskCluster
 from tests.conftest import PATIENCE_SECONDS
 from tests.contract.run_contract import is_alive
 from tests.places import wait_until
+from treadle._engines import errand
 
 distributed: Any = pytest.importorskip("distributed", exc_type=ImportError)
 
@@ -84,6 +87,20 @@ def test_workers_need_no_treadle_and_what_is_lost_in_pickling_is_one_items_failu
     assert "the result ({'lock': " in str(errors[0])
     assert "Unpicklable('bad')" in str(errors[1])
     assert "in call" in str(errors[2] and errors[2].__cause__)
+
+
+def test_what_a_worker_cannot_make_of_its_pickle_fails(
+    start: Callable[..., DaskCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with another version of Python. Of a task that it cannot read, a worker of Dask says nothing to anybody."""
+    preload = tmp_path / "no_colorsys.py"
+    preload.write_text("import sys\nsys.modules['colorsys'] = None\n")
+    monkeypatch.setattr(errand, "_pickle", pickle.dumps(colorsys.rgb_to_hsv))
+
+    with treadle.dask(start(preload=preload, workers=1).address) as cluster:
+        outcomes = list(treadle.map(abs, range(3), engine=cluster, timeout=PATIENCE_SECONDS).outcomes())
+
+    assert [type(outcome.error) for outcome in outcomes] == [ModuleNotFoundError] * 3
 
 
 @pytest.mark.parametrize("nanny", [False, True])

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -153,22 +154,22 @@ def _note(error: BaseException, text: str) -> None:
         return
 
 
-class ByValue:
-    """Stands for a function of this module: called here, and pickled so that where it arrives it needs no Treadle."""
+# What an executor gets. There is nothing in it but builtins, so it can be made of its pickle wherever it arrives, and
+# what cannot be made there is an error of the call: a Dask worker that cannot read a task says so to nobody.
+_ERRAND = "__import__('pickle').loads(errand)(*arguments)"
+_pickle: bytes | None = None  # of ``carry_out``
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self._fn = fn
-        self._pickle: bytes | None = None
 
-    def __call__(self, *arguments: Any) -> Any:
-        return self._fn(*arguments)
+def as_errand(*arguments: Any) -> tuple[Any, ...]:
+    """Return, as ``__reduce__`` does, what calls ``carry_out`` with ``arguments`` where it arrives."""
+    return partial, (eval, _ERRAND, {"errand": _errand(), "arguments": arguments})
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self._pickle is None:
-            cloudpickle = find_cloudpickle()
-            if cloudpickle is None:  # then it goes by its name
-                self._pickle = pickle.dumps(self._fn, PROTOCOL)
-            else:
-                cloudpickle.register_pickle_by_value(sys.modules[__name__])
-                self._pickle = cloudpickle.dumps(self._fn, PROTOCOL)
-        return pickle.loads, (self._pickle,)
+
+def _errand() -> bytes:
+    """Return ``carry_out`` in a pickle that needs no Treadle, but for where there is no cloudpickle to make one."""
+    global _pickle
+    if _pickle is None:
+        if (cloudpickle := find_cloudpickle()) is not None:
+            cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        _pickle = (cloudpickle or pickle).dumps(carry_out, PROTOCOL)
+    return _pickle

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
-from functools import partial
 from time import perf_counter
 from types import CoroutineType
 from typing import Any
@@ -15,7 +14,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, describe, describe_function
 from treadle._engines.dask import DaskExecutor, count_threads
 from treadle._engines.engine import CallPlan, EngineBroken, never_awaited
-from treadle._engines.errand import ByValue, carry_out, function_in_pickle, make_calls, pack
+from treadle._engines.errand import as_errand, function_in_pickle, make_calls, pack
 from treadle._engines.inline import spread
 from treadle._engines.portions import fail, fitting, put_back, take
 from treadle._engines.process_pickling import unwrap, unwrap_error, wrap
@@ -25,8 +24,6 @@ from treadle.errors import NotPicklable
 
 # Work for so long goes in one go: much more than the way there and back takes, on one machine and on a fast network.
 PORTION_SECONDS = 0.050
-
-_carry_out = ByValue(carry_out)
 
 
 class Dispatch:
@@ -107,11 +104,11 @@ class Portion:
             function = dispatch.function()
         except NotPicklable as error:
             self.refused = dict.fromkeys(range(len(items)), error)
-            return partial, (_carry_out, None, False, [], False, PORTION_SECONDS)
+            return as_errand(None, False, [], False, PORTION_SECONDS)
         what = "the call" if dispatch.plan.brings_context else "the argument"
         values, are_pickles, refused = pack(items)
         self.refused = {at: _blame(error, items[at], what) for at, error in refused.items()}
-        return partial, (_carry_out, function, dispatch.plan.spread, values, are_pickles, PORTION_SECONDS)
+        return as_errand(function, dispatch.plan.spread, values, are_pickles, PORTION_SECONDS)
 
     def __dask_tokenize__(self) -> str:
         """Return what no other portion has: Dask takes equal ones for the same, and would make their calls once."""

@@ -114,6 +114,9 @@ class Keeper:
                 if ward.deadline is not None and ward.deadline <= now:
                     ward.deadline = None
                     ward.kill()
+        signal.set_wakeup_fd(-1)
+        self._bell.close()
+        self._ring.close()
 
     def _milliseconds(self) -> float | None:
         if not self._wards:
