@@ -346,6 +346,26 @@ def test_a_task_that_is_cancelled_and_does_not_heed_it_is_killed(file_gate: File
     wait_until_gone(*pids)
 
 
+def test_the_slower_of_two_attempts_is_killed(file_gate: FileGate, tmp_path: Path) -> None:
+    """It is asked to end, as the loser of any hedge, and does not heed it."""
+
+    def call(item: int) -> int:
+        if item == 3:
+            try:
+                (tmp_path / "attempted").touch(exist_ok=False)
+            except FileExistsError:
+                return item
+            file_gate.hold()
+        return item
+
+    run = in_processes(call, range(6), max_workers=3, hedge=treadle.Hedge(0.05, max_extra=1.0), grace=0.05)
+    pids = file_gate.wait_for_arrivals()
+
+    assert list(run) == list(range(6))
+    wait_until_gone(*pids)
+    assert run.stats.abandoned == 0
+
+
 def test_what_a_killed_call_had_started_is_killed_with_it(tmp_path: Path) -> None:
     def call(path: Path) -> None:
         process = subprocess.Popen(["sleep", "1000"])
