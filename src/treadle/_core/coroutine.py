@@ -6,6 +6,7 @@ merely goes on. Contexts are copied to other threads too, where it means nothing
 
 from __future__ import annotations
 
+import sys
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,9 @@ class Inside:
 
     def is_here(self) -> bool:
         """Tell whether what asks runs on that loop."""
-        from asyncio import _get_running_loop  # slow to import; whoever has made this one has it
-
-        return _get_running_loop() is self._loop
+        # Slow to import, and whoever has made this one has it; an import statement would cost more than the call.
+        running: Any = sys.modules["asyncio"]._get_running_loop()
+        return running is self._loop
 
     def at(self, chunk: Chunk | None, places: tuple[Any, ...]) -> Inside:
         """Return what a coroutine is in the middle of on the same loop, at another call or with other places."""

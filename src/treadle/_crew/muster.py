@@ -259,6 +259,18 @@ class Muster:
             self._opening -= 1
         if worker.is_idle:
             worker.is_idle = False
+            self._drop_idle(worker)
+
+    def _drop_idle(self, worker: Worker) -> None:
+        """Take ``worker`` off the idle ones.
+
+        It is the last as a rule, and to look for it among thousands would cost more than its call did. Others may be
+        added to the end meanwhile, and none is taken off: that is done under the lock.
+        """
+        last = len(self._idle) - 1
+        if self._idle[last] is worker:
+            del self._idle[last]
+        else:
             self._idle.remove(worker)
 
     def _dismiss_one(self) -> None:
@@ -272,7 +284,7 @@ class Muster:
             return
         worker.parker.wake()
         worker.is_idle = False
-        self._idle.remove(worker)
+        self._drop_idle(worker)
 
     def _choose_helper(self) -> Worker | None:
         """Return a worker to send, at most one at a time; new ones are not started yet."""
@@ -283,7 +295,7 @@ class Muster:
             worker.is_on_its_way = True
             self._on_its_way = worker  # from here on, ``_call_back`` knows of it
             worker.is_idle = False
-            self._idle.remove(worker)
+            self._drop_idle(worker)
         else:
             worker = self._hire(self._started)
             self._started += 1

@@ -27,15 +27,17 @@ class CoroutineEngine:
         post: Has a function called on the loop's thread, from any; does nothing when the loop has ended.
     """
 
+    __slots__ = ("_chunk", "_name", "_open", "_plan", "_post", "_resource", "_task")  # there may be thousands of us
     is_killable = False
 
     def __init__(self, plan: CallPlan, post: Callable[[Callable[[], object]], object]) -> None:
         self._plan = plan
         self._post = post
         self._resource: tuple[Any, ...] = ()
-        self._open: AsyncExitStack | None = None  # there may be thousands of us, and seldom is there anything to close
+        self._open: AsyncExitStack | None = None  # seldom is there anything to close
         self._name = ""  # of its tasks: that of the task it works for
-        self._call: tuple[Chunk, asyncio.Task[Any]] | None = None
+        self._chunk: Chunk | None = None  # of the call being made, set after its task; None: there is none to cancel
+        self._task: asyncio.Task[Any] | None = None
 
     async def open(self) -> None:
         """Run the initializer, and open the resource; either may be a coroutine function."""
@@ -61,9 +63,9 @@ class CoroutineEngine:
             if self._plan.brings_context:
                 context, places = item.context.copy(), places or item.places
             put_inside(context, Inside(loop, chunk, places))
-            task = loop.create_task(self._answer(item), name=self._name, context=context)
+            self._task = task = loop.create_task(self._answer(item), name=self._name, context=context)
             # First this, then the look: who cancels marks the chunk first.
-            self._call = chunk, task
+            self._chunk = chunk
             if chunk.is_cancelled:
                 task.cancel()
             try:
@@ -73,7 +75,7 @@ class CoroutineEngine:
             if error is not None:
                 chunk.fail(_as_cancelled(error, chunk))
             results.append(value)
-            self._call = value = error = None  # they are kept by whoever wants them
+            self._chunk = self._task = value = error = None  # they are kept by whoever wants them
 
     async def _answer(self, item: Any) -> tuple[Any, BaseException | None]:
         """Return what the call comes to. It raises nothing: not all can pass through a task as it is."""
@@ -88,13 +90,13 @@ class CoroutineEngine:
 
     def interrupt(self) -> None:
         """Cancel the task of the call that was asked to end, once."""
-        call = self._call
-        if call is not None and call[0].is_cancelled:
-            self._post(partial(self._cancel, *call))
+        task, chunk = self._task, self._chunk
+        if task is not None and chunk is not None and chunk.is_cancelled:
+            self._post(partial(self._cancel, chunk, task))
 
     def _cancel(self, chunk: Chunk, task: asyncio.Task[Any]) -> None:
-        if self._call == (chunk, task):
-            self._call = None
+        if self._chunk is chunk and self._task is task:
+            self._chunk = None
             task.cancel()
 
     def kill(self) -> None:
