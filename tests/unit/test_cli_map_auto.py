@@ -209,7 +209,7 @@ def test_quiet_tells_nothing_of_it(command: Command) -> None:
 def test_the_number_that_was_found_is_told(folder: Path) -> None:
     _, _, err = run_treadle("map", "work:call", "a", "-w", "auto", cwd=folder)
 
-    assert err.splitlines()[-1].startswith("treadle: decided for threads; ")
+    assert err.splitlines()[-1].startswith("treadle: decided for threads")
 
 
 def test_an_async_function_is_awaited_also_where_it_is_to_be_found_out(folder: Path) -> None:
