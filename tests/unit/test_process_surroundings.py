@@ -10,11 +10,13 @@ import textwrap
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import treadle
+from tests.programs import finish, start_program
 
 # Standard places that are closed
 
@@ -97,6 +99,45 @@ def test_a_keeper_without_room_for_another_process_keeps_those_it_has(tmp_path: 
 
     assert "it could not be started: Too many open files" in out or "has no room for it" in out
     assert out.endswith("True\n")
+
+
+def test_the_keeper_closes_what_was_left_open_also_where_there_is_no_proc() -> None:
+    """What it held would stay open as long as any process: the end of a pipe, say, that somebody reads."""
+    source = """
+        import os
+        from treadle._engines.process_keeper import close_all_but
+        def is_open(fd):
+            try:
+                return bool(os.fstat(fd))
+            except OSError:
+                return False
+        listdir = os.listdir
+        def refuse(_):
+            raise FileNotFoundError
+        for os.listdir in (listdir, refuse):
+            low, kept, high = (os.dup2(0, fd) for fd in (20, 30, 40))
+            close_all_but(kept)
+            print([is_open(fd) for fd in (2, low, kept, high)])
+    """
+
+    status, out, err = finish(start_program(source))
+
+    assert (status, out) == (0, "[True, False, True, False]\n" * 2), err
+
+
+# Functions of modules that are not found there
+
+
+def test_a_function_whose_module_is_not_found_is_an_error_that_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a test which pytest has imported in a way of its own."""
+    module = ModuleType("only_here")
+    exec("def call(item): return item", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
+
+    with pytest.raises(ModuleNotFoundError, match="only_here") as caught:
+        list(treadle.map(module.call, [1], engine="processes"))
+
+    assert any("as it received the function" in note for note in caught.value.__notes__)
 
 
 # Calls that fork, and return twice

@@ -26,7 +26,7 @@ from treadle._core.describe import annotate
 from treadle._engines.engine import CallPlan
 from treadle._engines.inline import InlineEngine
 from treadle._engines.process_keeper import LOOK_SIGNAL
-from treadle._engines.process_pickling import pack, unwrap, wrap_error
+from treadle._engines.process_pickling import Parcel, pack, unwrap, wrap_error
 from treadle._engines.process_wire import BEGUN, ENDED, GIVE_BACK, PAGE_BYTES, STOP, Wire
 from treadle._sync.aside import guard
 
@@ -122,7 +122,7 @@ class Child:
     def _do_open(self, surroundings: dict[str, Any], plan: Any) -> bool:
         try:
             _enter(surroundings)
-            fn, spread, initializer, initargs, resource, brings_context, self._most_together = unwrap(plan)
+            fn, spread, initializer, initargs, resource, brings_context, self._most_together = _unpack_plan(plan)
             engine = InlineEngine(
                 CallPlan(fn, Context(), spread, initializer, initargs, resource, brings_context), self._drain
             )
@@ -240,6 +240,14 @@ class Child:
 
 # Results, failures by their place among these, when each call ended, and how many others are given back.
 _Report = tuple[list[Any], dict[int, BaseException], list[float] | None, int]
+
+
+def _unpack_plan(parcel: Parcel) -> Any:
+    try:
+        return unwrap(parcel)
+    except BaseException as error:
+        annotate(error, "raised in the process that was to make the calls, as it received the function")
+        raise
 
 
 def _unpack(parcels: list[Any]) -> tuple[list[Any], BaseException | None]:

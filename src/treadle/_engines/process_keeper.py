@@ -249,14 +249,22 @@ def main() -> None:
     control = socket.socket(fileno=os.dup(0))
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
-    for name in os.listdir("/dev/fd"):  # what our parent has left open is not ours to hold
-        if (fd := int(name)) > 2 and fd != control.fileno():
-            try:
-                os.close(fd)
-            except OSError:
-                pass
+    close_all_but(control.fileno())
     _get_ready()
     Keeper(control).serve()
+
+
+def close_all_but(kept: int) -> None:
+    """Close whatever else our parent has left open beside the standard places: it is not ours to hold."""
+    try:
+        others = {int(name) for name in os.listdir("/dev/fd")}
+    except OSError:  # there is no such folder without /proc
+        os.closerange(3, kept)
+        os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+        return
+    for fd in others - {0, 1, 2, kept}:
+        with suppress(OSError):
+            os.close(fd)
 
 
 def _get_ready() -> None:
