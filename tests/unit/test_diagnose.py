@@ -467,7 +467,7 @@ def test_one_that_hangs_among_others_is_left_out(gate: Gate) -> None:
 
     assert set(held) == {3}
     assert found.unfinished == len(held) <= 2
-    assert found.calls > 3
+    assert found.calls >= 3
 
 
 def test_tiny_calls_are_best_made_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:

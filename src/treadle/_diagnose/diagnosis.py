@@ -10,6 +10,9 @@ from treadle._diagnose.blas import Blas
 DiagnosedKind = Literal["tiny", "waits", "holds the GIL", "computes without the GIL", "unknown"]
 DiagnosedEngine = Literal["loop", "threads", "processes", "coroutines"]
 
+# Who waits for so much of the time and computes for the rest is said to do both.
+MIXED_SHARE = 0.3
+
 _KINDS: dict[DiagnosedKind, str] = {
     "tiny": "its calls are tiny",
     "waits": "it waits",
@@ -129,7 +132,8 @@ class Diagnosis:
 
     def headline(self) -> str:
         """Return in a few words what the function does."""
-        return f"{self.function}: {_KINDS[self.kind]}"
+        is_mixed = self.kind == "computes without the GIL" and self.waiting > MIXED_SHARE
+        return f"{self.function}: {'it waits and computes in turn' if is_mixed else _KINDS[self.kind]}"
 
     def shares(self) -> str:
         """Return in a sentence what a call does with its time."""

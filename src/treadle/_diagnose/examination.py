@@ -27,7 +27,7 @@ from treadle.errors import InvalidArgument
 # Of the time, for the first call: with what is left, more can be found out.
 FIRST_SHARE = 0.5
 # A trial lasts so long, unless calls take longer.
-TRIAL_SECONDS = 0.3
+TRIAL_SECONDS = 0.5
 MIN_TRIAL_SECONDS = 0.05
 # Calls may take so many times as long as they took alone, before a trial is given up.
 SLACK = 4.0

@@ -190,7 +190,7 @@ def give_verdict(it: Findings, speeds: Iterable[Speed]) -> Verdict:
     if kind == "unknown":
         return _stay(it, rows, "there were too few calls to tell whether they hold the GIL")
     if kind == "computes without the GIL":
-        why = "calls let others compute beside them" if it.has_gil else "without a GIL, threads compute side by side"
+        why = "calls let others go on beside them" if it.has_gil else "without a GIL, threads compute side by side"
         return _stay(it, rows, why)
     return _weigh(it, rows)
 
