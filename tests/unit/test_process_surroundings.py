@@ -204,3 +204,16 @@ def test_what_would_end_the_process_that_pickles_it_is_that_items_failure(
     assert [outcome.status for outcome in outcomes] == ["succeeded", "failed", "succeeded"]
     expected = treadle.RemoteError if what == "exception" else treadle.NotPicklable if when == "pickled" else SystemExit
     assert type(outcomes[1].error) is expected
+
+
+# Warnings
+
+
+def test_nothing_is_left_open_where_warnings_are_errors() -> None:
+    """Neither by the program nor by its keeper, which writes to the same standard error when it ends."""
+    source = "import treadle; print(list(treadle.map(abs, [-1, 2], engine='processes')))"
+    command = [sys.executable, "-W", "error", "-c", source]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+
+    assert (done.stdout, done.stderr) == ("[1, 2]\n", "")

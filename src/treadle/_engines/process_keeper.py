@@ -118,6 +118,12 @@ class Keeper:
         self._bell.close()
         self._ring.close()
 
+    def close(self) -> None:
+        """Close what is the keeper's own."""
+        signal.set_wakeup_fd(-1)
+        for end in (self._bell, self._ring):
+            end.close()
+
     def _milliseconds(self) -> float | None:
         if not self._wards:
             return None
@@ -251,7 +257,9 @@ def main() -> None:
     os.dup2(nowhere, 0)
     close_all_but(control.fileno())
     _get_ready()
-    Keeper(control).serve()
+    keeper = Keeper(control)
+    keeper.serve()
+    keeper.close()
 
 
 def close_all_but(kept: int) -> None:

@@ -101,7 +101,8 @@ def describe_status(status: int) -> str:
 # The keeper of this process
 
 _lock = threading.Lock()  # protects the keeper, and the standard places while they are taken
-_keeper: tuple[int, socket.socket] | None = None  # its number, and where processes are asked for
+# Its number, and where processes are asked for: a descriptor, which the system closes when we end, as is meant.
+_keeper: tuple[int, int] | None = None
 _children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
 _is_hooked = False
 
@@ -120,16 +121,19 @@ def _ask_for_child(child: ChildProcess, fds: list[int]) -> None:
     """Have the keeper start a process that gets ``fds``, and our standard error; start the keeper, if need be."""
     _children.add(child)
     for is_last in (False, True):
+        control = socket.socket(fileno=_running_keeper())
         try:
-            socket.send_fds(_running_keeper(), [b"+"], [*fds, 2])
+            socket.send_fds(control, [b"+"], [*fds, 2])
             return
         except OSError as error:
             if is_last or error.errno not in (errno.EPIPE, errno.ECONNRESET):
                 raise
-            _end_keeper()
+        finally:
+            control.detach()
+        _end_keeper()
 
 
-def _running_keeper() -> socket.socket:
+def _running_keeper() -> int:
     global _keeper, _is_hooked
     if _keeper is None:
         if not _is_hooked:
@@ -139,7 +143,7 @@ def _running_keeper() -> socket.socket:
     return _keeper[1]
 
 
-def _start_keeper() -> tuple[int, socket.socket]:
+def _start_keeper() -> tuple[int, int]:
     if not sys.executable:
         raise OSError("processes need a Python to be started: sys.executable does not name one")
     ours, theirs = socket.socketpair()
@@ -164,7 +168,7 @@ def _start_keeper() -> tuple[int, socket.socket]:
         raise
     finally:
         theirs.close()
-    return pid, ours
+    return pid, ours.detach()
 
 
 def is_keeper_running() -> bool:
@@ -183,7 +187,7 @@ def _end_keeper() -> None:
     if _keeper is None:
         return
     (pid, control), _keeper = _keeper, None
-    control.close()
+    os.close(control)
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:  # somebody else has waited for it
@@ -195,7 +199,7 @@ def _forget() -> None:
     global _keeper, _lock
     _lock = threading.Lock()
     if _keeper is not None:
-        _keeper[1].close()
+        os.close(_keeper[1])
         _keeper = None
     for child in list(_children):
         child.close()
