@@ -169,7 +169,7 @@ def test_the_examples_in_docstrings_run(name: str) -> None:
         assert runner.run(test, out=out.write).failed == 0, out.getvalue()
 
 
-@pytest.mark.parametrize("name", ["Outcome", "Run", "Run.outcomes", "Run.rest", "dump", "map"])
+@pytest.mark.parametrize("name", ["Outcome", "Run", "Run.outcomes", "Run.rest", "diagnose", "dump", "map"])
 def test_what_people_call_has_an_example(name: str) -> None:
     """An example that is not there cannot fail."""
     thing: object = treadle

@@ -238,9 +238,8 @@ def test_a_counter_is_right_when_it_is_guarded() -> None:
 def test_three_ways_are_found_for_six_kinds_of_calls() -> None:
     """Which they are depends on the machine and on what else it has to do."""
     pytest.importorskip("cloudpickle")
-    process = start([sys.executable, str(EXAMPLES / "three_ways.py"), "0.3"])
-
-    status, out, err = finish(process)
+    with program("three_ways.py", "0.5") as process:
+        status, out, err = finish(process)
 
     assert (status, err) == (0, "")
     names = ["fetch", "fetch_async", "count_primes", "checksum", "fetch_and_parse", "double"]
