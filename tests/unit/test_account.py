@@ -9,6 +9,7 @@ import threading
 import traceback
 import weakref
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -431,3 +432,17 @@ def test_the_account_may_be_asked_while_calls_end() -> None:
     asker.join(PATIENCE_SECONDS)
 
     assert failures == []
+
+
+def test_ctrl_c_while_the_first_items_are_taken_ends_the_run() -> None:
+    """Nobody has it yet to close it, and the traceback keeps it alive."""
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        treadle.map(abs, items(), name="interrupted")
+
+    wait_until(lambda: not any("interrupted" in thread.name for thread in threading.enumerate()))
+    assert caught.tb is not None

@@ -289,10 +289,18 @@ def start_run(
     if settings.intake == "thread":
         course.use_feeder(plan.context.copy())
     else:
+        _take_first(course)
+    return run
+
+
+def _take_first(course: Course) -> None:
+    try:
         for _ in range(FIRST_REFILLS):
             if not course.intake.refill():
                 break
-    return run
+    except BaseException as error:  # Ctrl-C: nobody will ever have this run to close it
+        course.end(error)
+        raise
 
 
 def _join(iterables: tuple[Iterable[Any], ...], strict: bool) -> Iterator[Any]:
