@@ -18,6 +18,7 @@ import treadle
 from tests.calls import FileGate
 from tests.programs import finish, start, start_program
 from treadle._core.cores import usable_cores
+from treadle._engines.process_pickling import wrap
 
 
 def in_processes(fn: Any, *iterables: Any, **options: Any) -> treadle.Run[Any, Any]:
@@ -234,8 +235,11 @@ def test_memory_that_pickle_can_hand_over_is_not_pickled() -> None:
         return array
 
     item = Array(bytearray(2_000_000))
+    data, *buffers = wrap(item, "the argument")
     (result,) = in_processes(call, [item])
 
+    assert len(data) < 1000
+    assert [buffer.raw().nbytes for buffer in buffers] == [2_000_000]
     assert isinstance(result, Array)
     assert isinstance(result.memory, bytearray)
     assert (len(result.memory), result.memory[0], item.memory[0]) == (2_000_000, 1, 0)
