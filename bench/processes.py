@@ -87,6 +87,7 @@ def _run_calls(chunksize: int, goal: float) -> Callable[[Effort], Result]:
             [_against(series, "call", STANDARD, "a call", micros)],
             [
                 f"{WORKERS} processes each, by a fork server, which have made calls before.",
+                "Both send ahead of the answers: Treadle so many chunks in one message as are tiny, the other one by one.",
                 spread(series[STANDARD], "call", micros),
                 *failures(series.values()),
             ],
@@ -175,8 +176,8 @@ def _against(series: dict[str, Series], figure: str, baseline: str, column: str,
 
 
 BENCHMARKS = (
-    Benchmark("process_chunk_1", "No-op calls in two processes, handed over one at a time.", _run_calls(1, 0.5)),
-    Benchmark("process_chunk_64", "No-op calls in two processes, 64 in a chunk.", _run_calls(64, 0.25)),
+    Benchmark("process_chunk_1", "No-op calls in two processes, answered one at a time.", _run_calls(1, 0.5)),
+    Benchmark("process_chunk_64", "No-op calls in two processes, answered 64 at a time.", _run_calls(64, 0.25)),
     Benchmark("process_array", f"A call with an array of {ARRAY_MEGABYTES} MB, in a process.", run_array),
     Benchmark("process_cores", f"{BURNS} calls of some 20 ms that compute, in one process and in two.", run_cores),
 )
