@@ -87,7 +87,7 @@ def _run_calls(chunksize: int, goal: float) -> Callable[[Effort], Result]:
             [_against(series, "call", STANDARD, "a call", micros)],
             [
                 f"{WORKERS} processes each, by a fork server, which have made calls before.",
-                "Both send ahead of the answers: Treadle so many chunks in one message as are tiny, the other one by one.",
+                "Both send ahead of the answers: Treadle several tiny chunks in one message, the other one by one.",
                 spread(series[STANDARD], "call", micros),
                 *failures(series.values()),
             ],
