@@ -204,7 +204,6 @@ def report(found: Findings, fn: Callable[..., Any] = print, *trials: Trial, load
         ({"computing": 1.0, "held": 0.07, "gain": 0.8}, [], "Two threads came 0.8 times as far as one"),
         (WAITS, [Trial("threads", 1, calls=4)], "4 calls were made of 3 items: again and again of the same"),
         (WAITS, [Trial("threads", 1, calls=1, unfinished=2)], "2 calls had not ended when time was up"),
-        (COMPUTES, [Trial("threads", 1, calls=1, cores=2.5)], "One call alone keeps 2.5 cores busy"),
         (
             {**WAITS, "rates": {("threads", 1): 1.0, ("threads", 2): 0.5, ("processes", 2): 2.0}},
             [],
@@ -408,6 +407,38 @@ def test_a_call_is_not_repeated_where_that_is_not_wanted() -> None:
     assert (found.calls, found.items) == (3, 3)
 
 
+def test_no_item_is_called_twice_while_there_are_others() -> None:
+    called: list[int] = []
+
+    def note(item: int) -> None:
+        called.append(item)
+        treadle.sleep(0.001)
+
+    found = treadle.diagnose(note, itertools.count(), seconds=5, max_workers=4)
+
+    assert len(called) == len(set(called))
+    assert found.items <= found.calls
+
+
+def test_ctrl_c_ends_it_and_leaves_nothing_behind() -> None:
+    """The fixture that looks for threads and processes is what looks."""
+
+    def items() -> Iterator[float]:
+        yield 0.001
+        yield 0.001
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        treadle.diagnose(wait, items())
+
+
+def test_a_cancelled_call_ends_its_diagnosis(gate: Gate) -> None:
+    with pytest.raises(TimeoutError), treadle.TaskGroup(timeout=0.2) as group:
+        task = group.submit(treadle.diagnose, treadle.sleep, [60.0], seconds=60)
+
+    assert task.cancelled()
+
+
 def test_no_item_is_an_error() -> None:
     with pytest.raises(treadle.InvalidArgument, match="at least one item"):
         treadle.diagnose(wait, [])
@@ -493,14 +524,14 @@ def test_a_tiny_call_that_fails_late_is_told() -> None:
 
 
 async def nap(_: int) -> None:
-    await asyncio.sleep(0.001)
+    await asyncio.sleep(0.05)
 
 
 def test_a_coroutine_function_is_awaited() -> None:
     found = treadle.diagnose(nap, range(100), seconds=3, max_workers=4)
 
     assert {speed.engine for speed in found.speeds} == {"coroutines"}
-    assert found.engine == "coroutines"
+    assert (found.kind, found.engine) == ("waits", "coroutines")
     assert found.held is None
 
 
@@ -578,6 +609,22 @@ def test_an_error_of_the_input_is_raised() -> None:
 
     with pytest.raises(TimeoutError, match="the input's own"):
         treadle.diagnose(wait, items())
+
+
+def test_an_error_of_the_input_is_not_taken_for_one_of_tiny_calls() -> None:
+    def items() -> Iterator[int]:
+        yield from range(1000)
+        raise LookupError("the input's own")
+
+    with pytest.raises(LookupError, match="the input's own"):
+        treadle.diagnose(abs, items())
+
+
+def test_a_coroutine_that_computes_is_said_to_hold_up_the_loop() -> None:
+    found = report(findings(computing=0.9, is_async=True))
+
+    assert found.headline() == "print: it computes, and holds up the event loop"
+    assert "stand still" in found.why
 
 
 @pytest.mark.parametrize(

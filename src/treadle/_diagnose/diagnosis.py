@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from treadle._diagnose.blas import Blas
 
-DiagnosedKind = Literal["tiny", "waits", "holds the GIL", "computes without the GIL", "unknown"]
+DiagnosedKind = Literal[
+    "tiny", "waits", "holds the GIL", "computes without the GIL", "computes on several cores", "unknown"
+]
 DiagnosedEngine = Literal["loop", "threads", "processes", "coroutines"]
 
 # Who waits for so much of the time and computes for the rest is said to do both.
@@ -18,6 +20,7 @@ _KINDS: dict[DiagnosedKind, str] = {
     "waits": "it waits",
     "holds the GIL": "it computes, and holds the GIL",
     "computes without the GIL": "it computes, and lets others do so too",
+    "computes on several cores": "each call computes on several cores",
     "unknown": "what it does could not be found out",
 }
 
@@ -70,7 +73,8 @@ class Diagnosis:
 
     Attributes:
         function: Its name.
-        kind: ``"tiny"``, ``"waits"``, ``"holds the GIL"``, ``"computes without the GIL"``, or ``"unknown"``.
+        kind: ``"tiny"``, ``"waits"``, ``"holds the GIL"``, ``"computes without the GIL"``,
+            ``"computes on several cores"`` or ``"unknown"``.
         calls: That were made and have ended.
         items: Different ones that were taken for them.
         failed: Calls that raised.
@@ -132,6 +136,8 @@ class Diagnosis:
 
     def headline(self) -> str:
         """Return in a few words what the function does."""
+        if self.engine == "coroutines" and self.kind == "holds the GIL":
+            return f"{self.function}: it computes, and holds up the event loop"
         is_mixed = self.kind == "computes without the GIL" and self.waiting > MIXED_SHARE
         return f"{self.function}: {'it waits and computes in turn' if is_mixed else _KINDS[self.kind]}"
 

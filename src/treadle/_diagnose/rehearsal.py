@@ -49,7 +49,7 @@ class Trial:
         seconds: Of calls, all workers together, without those in which they waited for a processor that others had.
         computing: The share of that in which they had a processor.
         held: The share of the time in which the GIL was held; None: not measured.
-        cores: Processors that were busy at a time, but for the one who looked on.
+        cores: Processors that were busy while a call was made, but for the one who looked on.
         failed: Calls that raised.
         unfinished: Calls that had not ended when time was up; they were left behind.
         error: What the first one raised that did.
@@ -139,7 +139,7 @@ class Rehearsal:
         ):
             try:
                 if are_tiny and engine == "threads":
-                    _take_results(run, look)
+                    self._take_results(run, look)
                 else:
                     self._take_outcomes(run, look)
             except TimeoutError as error:
@@ -166,7 +166,8 @@ class Rehearsal:
             trial.seconds = max(computing, seconds - (seconds_in_line(thread) - in_line))
             trial.computing = computing / trial.seconds
 
-        with suppress(Exception), call_each(loop, [self._some(seconds)], timeout=2 * seconds) as run:
+        items = self._some(seconds)
+        with suppress(Exception), call_each(loop, [items], timeout=2 * seconds) as run:
             next(run)
         return trial
 
@@ -190,16 +191,17 @@ class Rehearsal:
                 elif trial.sample is None:
                     trial.sample = (outcome.item, outcome.value)
 
-
-def _take_results(run: Run[Any, Any], look: _Look) -> None:
-    """Take what tiny calls come to; a failure ends it."""
-    try:
-        deque(run, maxlen=0)
-    except Exception as error:
-        if not _is_over(run, error):
-            look.trial.failed += 1
-            look.trial.error = error
-    look.note_ends(run.stats.succeeded)
+    def _take_results(self, run: Run[Any, Any], look: _Look) -> None:
+        """Take what tiny calls come to; a failure ends it."""
+        try:
+            deque(run, maxlen=0)
+        except Exception as error:
+            if error is self._supply.error:
+                raise
+            if not _is_over(run, error):
+                look.trial.failed += 1
+                look.trial.error = error
+        look.note_ends(run.stats.succeeded)
 
 
 def _is_over(run: Run[Any, Any], error: Exception) -> bool:
@@ -255,7 +257,9 @@ class _Look:
         trial.first = self._ends[0] if self._ends else seconds
         trial.start = self._start()
         trial.rate = self._tiny / self._ends[0] if self._tiny else rate_of(self._ends, trial.workers, trial.start)
-        trial.cores = (process_time() - thread_time() - self._processor) / seconds
+        trial.cores = (process_time() - thread_time() - self._processor) / (
+            trial.seconds if trial.engine == "threads" else seconds
+        )
 
     def _weigh(self) -> None:
         if self._resident is None:

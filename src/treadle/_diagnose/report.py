@@ -15,9 +15,6 @@ from treadle._diagnose.diagnosis import Diagnosis, Speed, amount, count
 from treadle._diagnose.prospects import Findings, Verdict, contradiction, give_verdict, kind_of, speeds_of
 from treadle._diagnose.rehearsal import Trial
 
-# A call that keeps more cores busy than this has threads of its own.
-CORES_OF_ONE = 1.3
-
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -124,9 +121,6 @@ class Facts:
         cores = self.findings.cores
         if self.load > cores + 1:
             yield f"The machine had other things to do (load {self.load:.1f}, {cores} cores), which slows calls down"
-        one = [trial for trial in self.trials if trial.workers == 1 and trial.engine == "threads"]
-        if one and one[-1].cores > CORES_OF_ONE:
-            yield f"One call alone keeps {one[-1].cores:.1f} cores busy: it has threads of its own"
         workers = 1 if kind_of(self.findings) == "waits" else verdict.workers
         for library in blas:
             if min(workers, library.threads) > 1 and workers * library.threads > cores:

@@ -15,10 +15,12 @@ class Supply:
 
     Attributes:
         taken: Of the input.
+        error: That the input has raised.
     """
 
     def __init__(self, items: Iterator[Any], most: int, may_repeat: bool) -> None:
         self.taken = 0
+        self.error: BaseException | None = None
         self._items = items
         self._most = most
         self._may_repeat = may_repeat
@@ -64,11 +66,17 @@ class Supply:
         if self._returned:
             return self._returned.popleft()
         if not self._has_ended and not self._is_full():
-            for item in self._items:
+            try:
+                item = next(self._items)
+            except StopIteration:
+                self._has_ended = True
+            except BaseException as error:
+                self.error = error
+                raise
+            else:
                 self.taken += 1
                 self._kept.append(item)
                 return item
-            self._has_ended = True
         if not self._may_repeat or not self._kept:
             raise StopIteration
         self._kept.rotate(-1)
