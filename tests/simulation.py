@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from treadle._crew.controller import Knee, Round
+from treadle._crew.controller import Knee
+from treadle._crew.rounds import Round
 
 LATENCY = 0.05
 REFUSAL_SECONDS = 0.005

@@ -45,6 +45,7 @@ def findings(
     mean: float = 0.010,
     calls: int = 100,
     rates: dict[tuple[str, int], float] | None = None,
+    used: float | None = None,
     **more: Any,
 ) -> Findings:
     """Return what was found: on one thread, and at which rates."""
@@ -54,7 +55,7 @@ def findings(
     )
     sizes = Pickling(10e-6, 5, 5)
     options: Any = {"pickling": sizes, "cores": 4, "most_workers": 64, "left": None, "start": 0.08, **more}
-    return Findings(Measures(calls, calls * mean, computing, held, gain), measured, **options)
+    return Findings(Measures(calls, calls * mean, computing, held, gain, used), measured, **options)
 
 
 WAITS: dict[str, Any] = {"computing": 0.01, "held": 0.02, "gain": 2.0}
@@ -81,6 +82,8 @@ CANNOT = Pickling(problems=("the argument['lock']: TypeError",))
         pytest.param({**HOLDS, "has_gil": False}, "threads", 4, id="a pure loop without a GIL"),
         pytest.param({**HOLDS, "mean": 1e-6}, "loop", 1, id="tiny"),
         pytest.param(COMPUTES, "threads", 4, id="sha256 of 1 MB"),
+        pytest.param({**COMPUTES, "used": 2.0}, "threads", 2, id="a matrix product on two of four cores"),
+        pytest.param({**COMPUTES, "used": 3.9}, "loop", 1, id="a matrix product on all four"),
         pytest.param({"computing": 1.0, "held": 0.07, "gain": 0.8}, "processes", 4, id="sqlite fetchall"),
         pytest.param({"computing": 0.5, "held": 0.4, "gain": 1.9}, "threads", 4, id="half a wait, half Python"),
         pytest.param({"computing": 0.01, "is_async": True}, "coroutines", 64, id="asyncio.sleep"),
@@ -108,6 +111,7 @@ def test_what_to_use(measures: dict[str, Any], engine: str, workers: int) -> Non
         ({**HOLDS, "has_gil": False}, "computes without the GIL"),
         ({**HOLDS, "mean": 1e-6}, "tiny"),
         ({"computing": 1.0}, "unknown"),
+        ({**COMPUTES, "used": 3.0}, "computes on several cores"),
         ({"computing": 0.02, "is_async": True}, "waits"),
         ({"computing": 0.02, "is_async": True, "mean": 1e-6}, "waits"),
         ({"computing": 0.9, "is_async": True}, "holds the GIL"),

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from tests.simulation import Server, fixed, heavy_tailed, same, simulate
-from treadle._crew.controller import CEILING_SECONDS, HOLD_SECONDS, START_WORKERS, WINDOW_ROUNDS, Knee, Lesson, Round
+from treadle._crew.controller import CEILING_SECONDS, HOLD_SECONDS, START_WORKERS, WINDOW_ROUNDS, Knee
+from treadle._crew.rounds import Lesson, Round
 
 SECONDS = 20.0
 SEEDS = (1, 2, 3)
@@ -86,7 +87,7 @@ def test_it_doubles_as_long_as_that_brings_more() -> None:
         seen.append(knee.workers)
         now = feed(knee, now, 0.1)
 
-    assert seen == [16, 32, 64, 128, 256]
+    assert seen == [32, 64, 128, 256]
     assert knee.reason == "no more are allowed"
 
 
@@ -179,6 +180,77 @@ def test_a_silent_collapse_halves_the_number_once() -> None:
     for latency in (40.0, 40.0, 40.0):
         now = feed(knee, now, latency)
     assert knee.workers >= 32
+
+
+def test_fewer_that_get_less_far_are_taken_back_after_a_collapse() -> None:
+    """Nothing of what became slow was because of them: a machine that is busy with something else, say."""
+    knee, now = Knee(lesson=Lesson(64, is_settled=True)), 0.0
+    now = feed(knee, now, 0.01, windows=3)
+    now = feed(knee, now, 1.0, windows=3)
+    assert knee.workers == 32
+
+    feed(knee, now, 1.0)
+    assert knee.workers == 64
+
+
+def test_fewer_remain_after_a_collapse_where_they_get_as_far() -> None:
+    knee, now = Knee(lesson=Lesson(64, is_settled=True)), 0.0
+    now = feed(knee, now, 0.01, windows=3)
+    now = feed(knee, now, 1.0, windows=3)
+
+    feed(knee, now, 0.5)
+    assert knee.workers == 32
+
+
+def test_calls_that_take_longer_than_one_alone_are_first_tried_with_fewer() -> None:
+    """More of them might be more than what is asked can bear."""
+    knee, crowded = Knee(), Knee()
+    for one in (knee, crowded):
+        one.note_alone(0.1)
+    feed(knee, 0.0, 0.1)
+    feed(crowded, 0.0, 0.5)
+
+    assert knee.workers == 2 * START_WORKERS
+    assert crowded.workers == START_WORKERS // 2
+
+
+def test_more_are_tried_after_all_where_fewer_get_less_far() -> None:
+    knee = Knee()
+    knee.note_alone(0.1)
+    now = feed(knee, 0.0, 0.5)
+    for _ in range(2):  # half of them, and three quarters
+        now = feed(knee, now, 0.5)
+
+    assert knee.workers == 2 * START_WORKERS
+
+
+def test_nobody_waits_for_the_end_of_calls_that_are_too_slow_already() -> None:
+    """A server that has too much to do may take very long for what it was asked."""
+    knee = Knee()
+    now = feed(knee, 0.0, 0.1)
+    assert knee.workers == 2 * START_WORKERS
+
+    began = now + 1e-6
+    for late in (0.1, 0.15):  # calls that had begun before, and end now
+        knee.note(Round(now - 0.1, now + late, 1, 64, 64), lambda: [began] * 64)
+        assert knee.workers == 2 * START_WORKERS, "they may yet end in time"
+    knee.note(Round(now - 0.1, now + 0.4, 1, 64, 64), lambda: [began] * 64)
+
+    assert knee.workers < 2 * START_WORKERS
+
+
+def test_more_are_given_up_where_they_get_less_far_than_it_had_seemed() -> None:
+    """The first calls of all had more room than those after them."""
+    knee = Knee()
+    now = feed(knee, 0.0, 0.1)
+    now = feed(knee, now, 2.0)  # with 64
+    now = feed(knee, now, 0.15)  # with 16
+    assert knee.workers == 24
+    now = feed(knee, now, 0.15)
+    assert knee.workers == START_WORKERS, "less than what 32 had brought"
+    feed(knee, now, 0.4)
+
+    assert knee.workers == 24
 
 
 def test_there_may_be_no_more_threads() -> None:

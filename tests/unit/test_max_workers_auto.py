@@ -17,9 +17,10 @@ import treadle
 from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import wait_until
 from treadle._crew import lessons
-from treadle._crew.controller import START_WORKERS, Knee, Lesson
+from treadle._crew.controller import START_WORKERS, Knee
 from treadle._crew.crew import Crew
 from treadle._crew.lessons import subject_of
+from treadle._crew.rounds import Lesson
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,10 @@ MAX_CHUNK_ITEMS = 2048
 # What the items and results of one chunk may weigh, as far as sys.getsizeof() sees it.
 MAX_CHUNK_BYTES = 256 * 1024
 CHUNKS_AHEAD = 8
+# Of the time there is for hand-overs, with a GIL; more calls go together where they would take more of it.
+HAND_OVER_SHARE = 0.1
+# So many chunks for each worker have been made by the time that chunks are as large.
+CHUNKS_SEEN = 4
 # So many calls have to be tiny before one goes by that; who is wrong about it keeps workers away from work.
 TRUSTED_CALLS = 8
 
@@ -29,15 +33,19 @@ class Pace:
         tiny_call_seconds: Below this, a call costs less than sharing it: on a GIL no second worker makes it faster.
         joined_seconds: Where the user gave a size, several chunks of it are handed over as one, while their work takes
             no longer than this. Only for engines that see to the size themselves (``CallPlan.chunksize``).
+        hand_over_seconds: For so long a hand-over is in the way of others, as all want the GIL.
+        short_call_seconds: Below this, calls go together where their hand-overs would take too much of it.
     """
 
     chunk_seconds: float
     worth_sharing_seconds: float
     tiny_call_seconds: float
     joined_seconds: float = 0.0
+    hand_over_seconds: float = 0.0
+    short_call_seconds: float = 0.0
 
 
-ON_THREADS = Pace(0.001, 100e-6, 5e-6)
+ON_THREADS = Pace(0.001, 100e-6, 5e-6, hand_over_seconds=25e-6, short_call_seconds=0.002)
 # A second slot makes nothing faster that does not wait.
 ON_A_LOOP = Pace(0.001, 50e-6, 20e-6)
 # A hand-over costs more there, and a GIL each process has for itself.
@@ -121,15 +129,26 @@ class ChunkSizer:
             return
         self.mean = mean = (chunk.ended - chunk.begun) / len(chunk.results)
         self._seen += len(chunk.results)
-        seconds = self.pace.chunk_seconds
-        fitting = int(seconds / mean) if mean * MAX_CHUNK_ITEMS > seconds else MAX_CHUNK_ITEMS
-        size = min(2 * self._adaptive, fitting, self._largest)
+        size = min(2 * self._adaptive, self._fitting(mean), self._largest)
         if size > 1:
             last = len(chunk.results) - 1  # not items[-1]: a thief may be shortening the list right now
             weight = _weigh(chunk.items[last]) + _weigh(chunk.results[last])
             size = max(1, min(size, MAX_CHUNK_BYTES // weight))
             self.was_ever_large = self.was_ever_large or size > 1
         self._adaptive = max(1, size)
+
+    def _fitting(self, mean: float) -> int:
+        """Return how many calls of so many seconds make a chunk."""
+        pace = self.pace
+        if mean * MAX_CHUNK_ITEMS <= pace.chunk_seconds:
+            return MAX_CHUNK_ITEMS
+        fitting = int(pace.chunk_seconds / mean)
+        if mean > pace.short_call_seconds:
+            return fitting
+        # Many workers hand over often. Where many such calls were made, there are many to come: what is left of the
+        # last chunks is soon shared out.
+        often = self._max_workers * pace.hand_over_seconds / HAND_OVER_SHARE
+        return max(fitting, min(int(often / mean), self._seen // (CHUNKS_SEEN * self._max_workers)))
 
     def forget(self) -> None:
         """Take what comes for slow, until enough calls have shown the contrary."""

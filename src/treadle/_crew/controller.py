@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
-# Enough to see something, and harmless to nearly everybody.
-START_WORKERS = 16
+from treadle._crew.rounds import Lesson, Level, Round, Window
+
+# As many as there are where nobody says how many: so finding the number is no slower, where more are better.
+START_WORKERS = 32
 MAX_WORKERS = 256
 # A window has at least so many rounds, and one for each worker; up to so many times that, where they are unlike.
 WINDOW_ROUNDS = 8
 MAX_WINDOWS = 4
+# While it grows, half of many workers are enough: those that were added last. In a short run, each window counts.
+ENOUGH_ROUNDS = 16
+# Calls that are alike, and take so many times as long as one did that was alone, stand in each other's way.
+ALIKE = 0.7
+CROWDED = 1.4
+# With twice the workers, no gain worth having is left when a call takes so many times as long as before.
+VERDICT_LATENCIES = 1.6
 # To compare numbers that are near to each other takes more, and there is time for it.
 PROBE_WINDOWS = 3
 # Workers with less to do than this were not what limited the rate.
@@ -48,104 +56,10 @@ CEILING_SECONDS = 20.0
 MAX_CEILING_SECONDS = 300.0
 # Rates below half of what they were.
 COLLAPSE = 0.5
+# Half as many workers that get so much less far are not what it takes.
+STILL_SLOW = 0.8
 # One window may be chance; so many in a row are news.
 WINDOWS_OF_NEWS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """What a number of workers came to: calls a second, and how far off that may be, as a share of it."""
-
-    workers: int
-    rate: float
-    error: float
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What a controller has learnt, for the next one.
-
-    Attributes:
-        workers: The number to begin with.
-        is_settled: More of them brought nothing; otherwise it was still growing.
-    """
-
-    workers: int
-    is_settled: bool
-
-
-@dataclass(slots=True)  # not frozen, which takes three times as long to make
-class Round:
-    """What one worker did in one go.
-
-    Attributes:
-        began: When it asked for calls to make, in seconds of any clock that goes on evenly.
-        ended: When these were made.
-        calls: How many; 0 where they came to nothing, such as a refusal.
-        workers: How many workers there were at the end.
-        busy: How many of them had something to do.
-        cores: Seconds of processor time that the calls took.
-    """
-
-    began: float
-    ended: float
-    calls: int
-    workers: int
-    busy: int
-    cores: float = 0.0
-
-
-@dataclass(slots=True)
-class Window:
-    """Rounds that began since the number of workers changed last: from a worker's asking for calls to their end."""
-
-    workers: int
-    rounds: int = 0
-    calls: int = 0
-    seconds: float = 0.0
-    squares: float = 0.0
-    busy: float = 0.0
-    cores: float = 0.0
-    seconds_open: float = 0.0  # by which rounds that have not ended are longer than the mean
-
-    def add(self, seconds: float, calls: int, busy: int, cores: float) -> None:
-        """Take note of a round with so many ``calls``."""
-        self.rounds += 1
-        self.calls += calls
-        self.seconds += seconds
-        self.squares += seconds * seconds
-        self.busy += busy
-        self.cores += cores
-
-    @property
-    def latency(self) -> float:
-        """Seconds for a call. Those that came to nothing, and those that do not end, count for the time alone.
-
-        Without the latter, a server that keeps some waiting while it serves others again and again would seem fast.
-        """
-        return (self.seconds + self.seconds_open) / max(self.calls, 0.5)
-
-    @property
-    def mean_busy(self) -> float:
-        """Workers that had something to do, on the average."""
-        return self.busy / self.rounds
-
-    @property
-    def rate(self) -> float:
-        """Calls a second, by Little's law."""
-        return self.workers / max(self.latency, 1e-9)
-
-    @property
-    def error(self) -> float:
-        """How far the rate may be off: its standard error, as a share of it."""
-        mean = self.seconds / self.rounds
-        variance = max(0.0, self.squares / self.rounds - mean * mean)
-        return math.sqrt(variance / self.rounds) / max(mean, 1e-9)
-
-    @property
-    def computing(self) -> float:
-        """How many cores the calls keep busy."""
-        return self.cores / max(self.seconds + self.seconds_open, 1e-9) * self.workers
 
 
 class Knee:
@@ -172,17 +86,22 @@ class Knee:
         self._is_fresh = lesson is None  # nothing is known yet
         self._decide: Callable[[Window, float], None] = self._grow
         self._since = -math.inf  # calls that began before this say nothing of the present number
+        self._verdict_due = math.inf  # when it may be clear already that more are too many
         self._window = Window(self.workers)
         self._base: Level | None = None  # the best number so far
         self._best_rate = 0.0
         self._latency = math.inf  # of a call while nothing is in its way
+        self._alone = math.inf  # what one call took while there was no other
         self._hold_seconds = HOLD_SECONDS
         self._hold_until = math.inf
         self._grows_next = True
+        self._fewer = Level(1, 0.0, 0.0)  # that was tried last
+        self._is_guess = False  # that fewer would do as well
         self._slow_windows = 0  # one after the other
         self._fast_windows = 0
         self._calm_rate = 0.0  # before the fast ones
         self._has_collapsed = False
+        self._slow = Level(1, 0.0, 0.0)  # when they had
         self._ceiling = math.inf
         self._ceiling_until = -math.inf
         self._ceiling_seconds = CEILING_SECONDS / 2
@@ -199,6 +118,10 @@ class Knee:
 
     # What happens
 
+    def note_alone(self, seconds: float) -> None:
+        """Take note of what a call takes while there is no other."""
+        self._alone = seconds
+
     def note(self, done: Round, open_since: Callable[[], Iterable[float]]) -> None:
         """Take note that a round of calls has ended.
 
@@ -207,6 +130,8 @@ class Knee:
             open_since: Tells when the rounds began that have not ended.
         """
         began, ended = done.began, done.ended
+        if ended >= self._verdict_due:
+            self._give_up_early(ended, open_since)
         if began < self._since:
             return
         if done.workers > self.workers:  # some are to leave yet: what begins now still feels them
@@ -247,19 +172,52 @@ class Knee:
         base = self._base
         if base is None:
             self._accept(window)
-            self._double(now)
+            if self._is_crowded(window):
+                self._is_guess = True
+                self._step_down(self.workers // 2, now)
+            else:
+                self._double(now)
             return
-        wanted = 1 + WORTH_DOUBLING * (self.workers / base.workers - 1)
+        wanted = self._wanted(base)
         if self._is_unclear(window, base, base.rate * wanted):
             return
-        gain = window.rate / base.rate
-        if gain >= wanted:
+        if window.rate >= base.rate * wanted:
             self._accept(window)
             self._double(now)
-        elif self._is_fresh and gain < 1 + HARDLY_ANY_GAIN:
-            self._step_down(base.workers // 2, now)
+            self._is_fresh = False
         else:
             self._note_rate(window)
+            self._stop_growing(base, window.rate / base.rate, now)
+
+    def _wanted(self, base: Level) -> float:
+        """Return how many times the rate of ``base`` is worth the workers that there are more."""
+        return 1 + WORTH_DOUBLING * (self.workers / base.workers - 1)
+
+    def _is_crowded(self, window: Window) -> bool:
+        """Tell whether calls stand in each other's way, as far as one that was alone can tell."""
+        is_alike = window.error * math.sqrt(window.rounds) < ALIKE
+        return is_alike and window.latency > CROWDED * self._alone
+
+    def _give_up_early(self, now: float, open_since: Callable[[], Iterable[float]]) -> None:
+        """Stop growing where even calls that end right now would be too slow.
+
+        Otherwise a server that has too much to do would be left alone only when it has answered all of it.
+        """
+        base, window = self._base, self._window
+        if base is None or self._decide != self._grow:
+            self._verdict_due = math.inf
+            return
+        self._verdict_due = now + VERDICT_LATENCIES / 4 * base.workers / base.rate
+        ages = [now - since for since in open_since() if since >= self._since]
+        calls = window.calls + len(ages) * window.calls / max(1, window.rounds) if window.calls else len(ages)
+        fastest = self.workers * calls / max(window.seconds + sum(ages), 1e-9)
+        if len(ages) + window.rounds >= WINDOW_ROUNDS and fastest < base.rate * self._wanted(base) * (1 - base.error):
+            self._stop_growing(base, min(1.0, fastest / base.rate), now)  # how much less it is, nobody has seen
+
+    def _stop_growing(self, base: Level, gain: float, now: float) -> None:
+        if self._is_fresh and gain < 1 + HARDLY_ANY_GAIN:
+            self._step_down(base.workers // 2, now)
+        else:
             needed = math.ceil(HEADROOM * self._best_rate * self._latency)
             self._set(min(max(needed, base.workers // 2), self.workers), now, "more brought hardly more")
             self._settle(now)
@@ -271,6 +229,8 @@ class Knee:
         if self.workers == before:
             self.reason = "no more are allowed"
             self._settle(now)
+        elif (base := self._base) is not None:
+            self._verdict_due = now + VERDICT_LATENCIES * base.workers / base.rate
 
     # Shrinking
 
@@ -279,9 +239,13 @@ class Knee:
         assert self._base is not None
         if workers >= self._base.workers or workers < 1:
             self._set(self._base.workers, now, "fewer brought less")
-            self._settle(now)
+            if self._is_guess:  # nor is it known that more bring nothing
+                self._is_guess, self._decide = False, self._grow
+                self._double(now)
+            else:
+                self._decide = self._confirm
         else:
-            self._set(workers, now, "more brought nothing")
+            self._set(workers, now, "fewer may do as well")
             self._decide = self._shrink
 
     def _shrink(self, window: Window, now: float) -> None:
@@ -290,14 +254,25 @@ class Knee:
         wanted = self._best_rate * (1 - BEARABLE_LOSS)
         if self._is_unclear(window, base, wanted):
             return
+        self._fewer = Level(self.workers, window.rate, window.error)
         was_half = self.workers <= base.workers // 2
         if window.rate >= wanted:
+            self._is_guess = False
             self._accept(window)
             self._step_down(self.workers // 2 if was_half else int(0.75 * self.workers), now)
         elif was_half and int(0.75 * base.workers) > self.workers:
             self._set(int(0.75 * base.workers), now, "more brought nothing")
         else:
             self._step_down(base.workers, now)
+
+    def _confirm(self, window: Window, now: float) -> None:
+        """Go back to fewer, if the rate with more is less than it had seemed: the first calls had more room."""
+        fewer = self._fewer
+        if self._is_unclear(window, fewer, fewer.rate):
+            return
+        if window.rate < fewer.rate:
+            self._set(fewer.workers, now, "more brought less")
+        self._settle(now)
 
     # Holding and probing
 
@@ -323,7 +298,7 @@ class Knee:
         self._fast_windows = self._fast_windows + 1 if is_at_rest and is_fast else 0
         self._slow_windows = self._slow_windows + 1 if rate < COLLAPSE * base.rate else 0
         if self._slow_windows >= WINDOWS_OF_NEWS:
-            self._collapse(now)
+            self._collapse(rate, now)
             return
         if self._fast_windows >= WINDOWS_OF_NEWS:  # there may be room for more now
             self._grows_next, self._hold_until = True, now
@@ -334,12 +309,23 @@ class Knee:
         if now >= self._hold_until:
             self._probe(now)
 
-    def _collapse(self, now: float) -> None:
+    def _collapse(self, rate: float, now: float) -> None:
         """Halve the number, once, as what is asked has become much slower without a word."""
         if not self._has_collapsed and self.workers > 1:
             self._has_collapsed = True
+            self._slow = Level(self.workers, rate, 0.0)
             self._remember_ceiling(now)
             self._set(self.workers // 2, now, "calls had become much slower")
+            self._decide = self._take_back
+            return
+        self._settle(now)
+
+    def _take_back(self, window: Window, now: float) -> None:
+        """Have as many as before, if calls became no faster for being fewer: they were not what made them slow."""
+        before = self._slow
+        if window.rate < before.rate * STILL_SLOW:
+            self._ceiling_until = now
+            self._set(before.workers, now, "fewer brought less")
         self._settle(now)
 
     def _probe(self, now: float) -> None:
@@ -384,8 +370,10 @@ class Knee:
         return abs(window.rate / bound - 1) < math.hypot(window.error, base.error)
 
     def _rounds_wanted(self) -> int:
-        windows = PROBE_WINDOWS if self._decide == self._compare else 1
-        return windows * max(WINDOW_ROUNDS, self.workers)
+        windows, rounds = PROBE_WINDOWS if self._decide == self._compare else 1, self.workers
+        if self._decide == self._grow and self._base is not None:
+            rounds = min(rounds, max(ENOUGH_ROUNDS, rounds // 2))
+        return windows * max(WINDOW_ROUNDS, rounds)
 
     def _accept(self, window: Window) -> None:
         self._base = Level(self.workers, window.rate, window.error)
@@ -414,4 +402,5 @@ class Knee:
 
     def _restart(self, now: float) -> None:
         self._since = now
+        self._verdict_due = math.inf
         self._window = Window(self.workers)

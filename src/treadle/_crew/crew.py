@@ -86,8 +86,15 @@ class Crew(Muster):
 
     def tune(self, knee: Knee) -> None:
         """Have as many workers as ``knee`` says, from now on."""
-        self.tuner = Tuner(self, knee)
-        self.tuner.follow()
+        if self.tuner is None:
+            self.tuner = Tuner(self, knee)
+            self.tuner.follow()
+
+    def stop_tuning(self) -> None:
+        """Have as many workers as somebody else says, from now on."""
+        if self.tuner is not None:
+            self.tuner.stop()
+            self.tuner = None
 
     def _hire(self, number: int) -> Worker:
         assert self._make_engine is not None

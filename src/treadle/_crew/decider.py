@@ -11,8 +11,8 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from time import perf_counter
+from dataclasses import replace
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING
 
 from treadle._core.chunk import Chunk
@@ -20,10 +20,22 @@ from treadle._core.context import variable_in_sight
 from treadle._core.gil import is_gil_enabled
 from treadle._core.tell import tell
 from treadle._crew.chunking import IN_PROCESSES
-from treadle._crew.controller import Knee
-from treadle._crew.deciding import START_SECONDS, WARM_START_SECONDS, Measures, judge, make_out
+from treadle._crew.controller import START_WORKERS, Knee
+from treadle._crew.deciding import (
+    COMPUTING_SHARE,
+    FURTHER_START_SECONDS,
+    HELD_SHARE,
+    PROCESSES_PER_CORE,
+    START_SECONDS,
+    WARM_START_SECONDS,
+    Measures,
+    judge,
+    make_out,
+    with_many,
+)
+from treadle._crew.gauges import Gauges
 from treadle._crew.gil_probe import Over, probe
-from treadle._crew.room import call_for_help
+from treadle._crew.pickling_trial import Trial, try_pickling
 from treadle._engines.engine import CallPlan, Engine
 from treadle._engines.inline import InlineEngine
 from treadle._engines.movable import Gauge, MovableEngine
@@ -37,6 +49,8 @@ SAMPLE_CALLS = 3
 SAMPLE_SECONDS = 0.005
 MAX_SAMPLE_SECONDS = 0.020
 LOOK_SECONDS = 0.005
+# While the first call waits, others may; but if they keep so much of a processor busy, they do something else as well.
+BUSY_CORES = 0.5
 # One call that has had next to nothing of a processor is enough; a whole one, as it may compute in the end.
 CLEARLY_WAITING_SHARE = 0.05
 # With a second thread: so long to find its pace, then so many calls for a comparison; else processor time has to do.
@@ -45,23 +59,11 @@ TRY_SECONDS = 0.040
 TRY_CALLS = 8
 # A call that does not end may wait for one that has not begun: so one worker more each time, at ever longer intervals.
 PATIENCE_SECONDS = 0.25
+# When calls that stay on threads are looked at again, and how much later each further time.
+LOOK_AGAIN_SECONDS = 0.5
+LOOK_AGAIN_LATER = 4
 # Two that are at work for less than this, together, do not have enough of it.
 WORK_FOR_TWO = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What came of pickling the function, an argument and a result.
-
-    Attributes:
-        seconds: For the latter two.
-        make_engine: Makes the engines of processes; None: it cannot be.
-        refusal: Why not.
-    """
-
-    seconds: float = 0.0
-    make_engine: Callable[[], Engine] | None = None
-    refusal: str = ""
 
 
 class Decider:
@@ -80,10 +82,10 @@ class Decider:
         self._name = name
         self.knee: Knee | None = None  # finds the number of threads, once calls are not measured any more
         self._max_workers = max_workers
-        self._processes = min(cores, max_workers)
+        self._cores = min(cores, max_workers)
         self._total: int | None = None
         self._crew: Crew | None = None
-        self._gauges: dict[Gauge, None] = {}
+        self._gauges = Gauges()
         self._begin = threading.Lock()  # taken for good by whoever starts the thread
         self._is_over = False
         self._parker = Parker()
@@ -94,6 +96,8 @@ class Decider:
         self._had_gil = False
         self._before = (0, 0.0, 0.0)  # what is not to be counted
         self._is_decided = False
+        self._is_final = False
+        self._alone = Measures(0, 0.0, 0.0)  # what the first calls took
         self.decision = ""
         self._say_threads("nothing was decided yet")
 
@@ -122,9 +126,9 @@ class Decider:
         return MovableEngine(InlineEngine(self._plan), self)
 
     def _why_not_at_all(self) -> str | None:
-        if self._processes == 0:
+        if self._cores == 0:
             return "there are no processes on this system"
-        if self._processes < 2:
+        if self._cores < 2:
             return "one worker is all there may be" if self._max_workers < 2 else "there is one core to use"
         if self._total is not None and self._total < 2:
             return "there is one call to make"
@@ -138,7 +142,7 @@ class Decider:
         """Begin with the first call, and wake who waits for one."""
         if not self._is_thread_due:
             return
-        self._gauges[gauge] = None
+        self._gauges.add(gauge)
         if self._begin.acquire(blocking=False):
             thread = threading.Thread(target=self._run, name=f"treadle-{self._name}-decider", daemon=True)
             try:
@@ -155,9 +159,11 @@ class Decider:
         Here and now: later, others may be changing them. And whatever has to be imported would take a thread beside
         calls that hold the GIL ten times as long, which waits for it after each file.
         """
+        if chunk.start == 0 and self.knee is not None and chunk.begun is not None and chunk.results:
+            self.knee.note_alone((perf_counter() - chunk.begun) / len(chunk.results))
         if self._wants_trial and chunk.results and not (chunk.failures and 0 in chunk.failures):
             self._wants_trial = False
-            self._trial = _try(self._plan, chunk.items[0], chunk.results[0])
+            self._trial = try_pickling(self._plan, chunk.items[0], chunk.results[0])
         if self._awaits_news:
             self._parker.wake()
 
@@ -172,6 +178,8 @@ class Decider:
     def _run(self) -> None:
         try:
             self._decide()
+            self._awaits_news = self._wants_trial = False
+            self._look_again()
         except Over:
             pass
         except BaseException as error:
@@ -186,78 +194,142 @@ class Decider:
             if not is_gil_enabled():
                 return
             self._ours().resize(1)
-            self._before = self._since(self._before)  # those were made by many at a time
+            self._before = self._gauges.since(self._before)  # those were made by many at a time
             found = self._sample()
         while (kind := judge(found)) in ("knock", "try two"):
             if kind == "knock":
-                found = replace(found, held=probe(self._wait_until_busy, self._is_busy))
+                found = replace(found, held=probe(self._wait_until_busy, self._gauges.busy))
             else:
                 found = replace(found, gain=self._try_two(found))
+        self._alone = found
         if kind == "tiny":
             self._stay(f"a call takes {found.mean * 1e6:.2g} us, so they are made many at a time by one worker")
         elif kind == "waits":
             self._stay(f"calls wait: they compute {found.computing:.0%} of their time")
+        elif kind == "computes on several cores":
+            self._stay(f"calls compute on {found.cores:.1f} cores each")
         elif kind == "computes without the GIL":
             self._stay(f"calls compute, and let others do so too: {_shown(found)}")
         else:
-            self._weigh(found)
+            self._weigh(found, f"calls hold the GIL ({_shown(found)})", 1 if found.gain is None else 2)
 
     def _sample(self) -> Measures:
+        """Return what the first calls take, made by one worker; or by many, where the first of all waits."""
+        began = perf_counter(), process_time()
+        is_alone = True
         while True:
-            found = self._since(self._before)
-            calls, seconds, computing = found
-            is_clear = calls >= (1 if computing < CLEARLY_WAITING_SHARE * seconds else SAMPLE_CALLS)
-            if seconds >= MAX_SAMPLE_SECONDS or (seconds >= SAMPLE_SECONDS and is_clear):
-                return self._measures(found)
+            found = calls, seconds, computing = self._gauges.since(self._before)
+            is_waiting = computing < CLEARLY_WAITING_SHARE * seconds
+            if seconds >= SAMPLE_SECONDS and is_alone and is_waiting and not calls:
+                if (measures := self._let_others_in()) is not None:
+                    return measures
+                is_alone, began = False, (perf_counter(), process_time())
+            elif seconds >= MAX_SAMPLE_SECONDS or (
+                seconds >= SAMPLE_SECONDS and calls >= (1 if is_waiting else SAMPLE_CALLS)
+            ):
+                cores = (process_time() - began[1]) / (perf_counter() - began[0])
+                return replace(self._gauges.measures(found), cores=cores)
             self._wait_until_busy()
             self._pause(LOOK_SECONDS)
 
-    def _measures(self, found: tuple[int, float, float]) -> Measures:
-        calls, seconds, computing = found
-        in_line = sum(gauge.seconds_in_line() for gauge in list(self._gauges))
-        return Measures(calls, seconds, computing / max(computing, seconds - in_line, 1e-9))
+    def _let_others_in(self) -> Measures | None:
+        """Have as many workers as for calls that wait, as the first one does so far, and see whether they all do.
+
+        Returns None where they compute after all, and one worker makes calls again. So a call that takes long to wait
+        costs a run no time, and one that computes after it has waited is not taken for another.
+        """
+        before, began = self._gauges.since(), perf_counter()
+        self._spread_out()
+        while True:
+            self._pause(LOOK_SECONDS)
+            found = calls, _, computing = self._gauges.since(before)
+            passed = perf_counter() - began
+            if passed >= MAX_SAMPLE_SECONDS and computing >= BUSY_CORES * passed:
+                self._gather()
+                return None
+            if (calls and computing < BUSY_CORES * passed) or passed >= PATIENCE_SECONDS:
+                return self._gauges.measures(found)
+
+    def _spread_out(self) -> None:
+        crew = self._ours()
+        if self.knee is not None:
+            crew.tune(self.knee)
+        else:
+            crew.resize(min(self._max_workers, START_WORKERS))
+
+    def _gather(self) -> None:
+        """Have one worker again, and count what comes from now on."""
+        crew = self._ours()
+        crew.stop_tuning()
+        crew.resize(1)
+        deadline = perf_counter() + PATIENCE_SECONDS
+        while self._gauges.busy() > 1 and perf_counter() < deadline:
+            self._pause(LOOK_SECONDS)
+        self._before = self._gauges.since()
 
     def _try_two(self, one: Measures) -> float:
         """Return how much further two threads get than one; infinite where the work is not enough for two."""
         self._ours().resize(2)
         self._pause(SETTLE_SECONDS)
-        before, began = self._since((0, 0.0, 0.0)), perf_counter()
+        before, began = self._gauges.since(), perf_counter()
         self._pause(TRY_SECONDS)
         passed = perf_counter() - began
-        calls, seconds, computing = self._since(before)
+        calls, seconds, computing = self._gauges.since(before)
         if seconds < WORK_FOR_TWO * passed:
             return math.inf
         if calls >= TRY_CALLS and one.calls >= TRY_CALLS:
             return 2 * (calls / seconds) * one.mean
         return 2 * (computing / seconds) / one.computing
 
-    def _weigh(self, found: Measures) -> None:
-        """Move to processes, if that pays and everything pickles."""
-        holds = f"calls hold the GIL ({_shown(found)})"
-        trial = self._wait_for_trial(1 if found.gain is None else 2)
+    def _look_again(self) -> None:
+        """See now and then whether calls on threads have come to wait for the GIL, as many do or others came."""
+        seconds = LOOK_AGAIN_SECONDS
+        while not (self.destination or self._is_final):
+            self._pause(seconds)
+            seconds *= LOOK_AGAIN_LATER
+            self._wait_until_busy()
+            before, began = self._gauges.since(), perf_counter()
+            held = probe(self._ours, self._gauges.busy)
+            calls, _, computing = self._gauges.since(before)
+            if calls and held >= HELD_SHARE and computing > COMPUTING_SHARE * (perf_counter() - began):
+                found = with_many(self._alone, computing / calls)
+                self._weigh(found, f"calls hold the GIL: together {held:.0%} of the time", self._ours().max_workers)
+
+    def _weigh(self, found: Measures, holds: str, workers: int) -> None:
+        """Move to processes, if that pays and everything pickles. ``workers``: that there are now."""
+        self._is_final = True
+        trial = self._wait_for_trial(workers)
         if trial.make_engine is None:
             self._stay(f"{holds}, but cannot move to processes: {trial.refusal}")
             return
-        totals = self._since((0, 0.0, 0.0))
+        totals = self._gauges.since()
         left = None if self._total is None else self._total - totals[0]
         if not found.calls:  # only now is it known how long one takes
-            found = replace(self._measures(totals), held=found.held, gain=found.gain)
-        bill = make_out(found, trial.seconds, left, self._processes, self._start_seconds())
+            found = replace(self._gauges.measures(totals), held=found.held, gain=found.gain)
+        processes = self._count_processes(found)
+        bill = make_out(found, trial.seconds, left, processes, self._start_seconds(processes), self._cores)
         if not bill.pays:
             self._stay(f"{holds}, but processes would not pay for the calls that are left: {left}")
             return
         crew = self._ours()
         self._is_decided = True
-        self.decision = f"processes, at most {self._processes} workers: {holds}; about {bill.gain:.1f}x faster"
+        self.decision = f"processes, at most {processes} workers: {holds}; about {bill.gain:.1f}x faster"
         self.destination = trial.make_engine
+        crew.stop_tuning()
         crew.sizer.pace = IN_PROCESSES
-        crew.resize(self._processes)
+        crew.resize(processes)
 
-    def _start_seconds(self) -> float:
+    def _count_processes(self, found: Measures) -> int:
+        """Return how many it takes to keep the cores busy."""
+        wanted = math.ceil(self._cores / max(found.computing, found.held or 0.0, 1 / PROCESSES_PER_CORE) - 0.5)
+        return min(max(self._cores, wanted), self._max_workers)
+
+    def _start_seconds(self, processes: int) -> float:
         from treadle._engines.process_start import is_keeper_running
 
-        opening = max((gauge.opening for gauge in list(self._gauges)), default=0.0)
-        return opening + (WARM_START_SECONDS if is_keeper_running() else START_SECONDS)
+        opening = self._gauges.opening
+        further = FURTHER_START_SECONDS * (processes - self._cores)
+        return opening + further + (WARM_START_SECONDS if is_keeper_running() else START_SECONDS)
 
     def _wait_for_trial(self, workers: int) -> Trial:
         patience = PATIENCE_SECONDS
@@ -266,8 +338,9 @@ class Decider:
         while (trial := self._trial) is None:
             self._wait(deadline - perf_counter())
             if perf_counter() >= deadline:
-                workers = min(workers + 1, self._max_workers)
-                self._ours().resize(workers)
+                if workers < self._max_workers:
+                    workers += 1
+                    self._ours().resize(workers)
                 patience *= 2
                 deadline = perf_counter() + patience
         self._awaits_news = False
@@ -293,20 +366,11 @@ class Decider:
             raise Over
         return crew
 
-    def _since(self, before: tuple[int, float, float]) -> tuple[int, float, float]:
-        """Return the calls made, their seconds and those of a processor, without those of ``before``."""
-        readings = [gauge.read() for gauge in list(self._gauges)]
-        calls, seconds, computing = zip(*readings, strict=True) if readings else ((), (), ())
-        return sum(calls) - before[0], sum(seconds) - before[1], sum(computing) - before[2]
-
-    def _is_busy(self) -> bool:
-        return any(gauge.is_busy for gauge in list(self._gauges))
-
     def _wait_until_busy(self) -> None:
         self._ours()
-        while not self._is_busy():
+        while not self._gauges.busy():
             self._awaits_news = True
-            if not self._is_busy():
+            if not self._gauges.busy():
                 self._parker.rest(-1)
             self._awaits_news = False
             self._ours()
@@ -320,20 +384,6 @@ class Decider:
         deadline = perf_counter() + seconds
         while (left := deadline - perf_counter()) > 0:
             self._wait(left)
-
-
-def _try(plan: CallPlan, item: object, result: object) -> Trial:
-    from treadle._engines.process import ProcessEngine, wrap_plan  # not for whoever needs only threads
-    from treadle._engines.process_pickling import wrap
-
-    try:
-        parcel = wrap_plan(plan)
-        began = perf_counter()
-        wrap(item, "the argument")
-        wrap(result, "the result")
-        return Trial(perf_counter() - began, lambda: ProcessEngine(plan, parcel, call_for_help))
-    except BaseException as error:  # pickling is code of the user's, and this is a thread that makes calls
-        return Trial(refusal=str(error))
 
 
 def _shown(found: Measures) -> str:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 # What a call does, or which measurement has to tell.
-Kind = Literal["tiny", "waits", "holds the GIL", "computes without the GIL", "knock", "try two"]
+Kind = Literal[
+    "tiny", "waits", "holds the GIL", "computes without the GIL", "computes on several cores", "knock", "try two"
+]
 
 TINY_SECONDS = 5e-6
 WAITING_SHARE = 0.15
@@ -18,6 +20,8 @@ COMPUTING_SHARE = 0.3
 # Two threads that get less far than this get in each other's way.
 POOR_GAIN = 1.3
 BUSY_SHARE = 0.5
+# One worker that keeps so many cores busy has threads of its own for it, as linear algebra has.
+SEVERAL_CORES = 1.5
 
 # To the first result of a process: the keeper's start, the process's, and the imports of a small module.
 START_SECONDS = 0.08
@@ -29,6 +33,9 @@ PORTION_SECONDS = 0.010
 ITEM_SECONDS = 0.3e-6
 # Less is not worth it: the measurement may be wrong, and processes need memory.
 WORTHWHILE_GAIN = 1.2
+# Calls that wait as well leave room for more processes than there are cores, each of which takes time to start.
+PROCESSES_PER_CORE = 4
+FURTHER_START_SECONDS = 0.015
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,7 @@ class Measures:
         computing: The share of that in which they had a processor.
         held: The share of it in which the GIL was held; None: not measured.
         gain: How much further two threads get than one; None: not tried. Infinite: there is no work for two.
+        cores: That the whole process kept busy meanwhile; None: not measured.
     """
 
     calls: int
@@ -48,6 +56,7 @@ class Measures:
     computing: float
     held: float | None = None
     gain: float | None = None
+    cores: float | None = None
 
     @property
     def mean(self) -> float:
@@ -61,6 +70,8 @@ def judge(found: Measures) -> Kind:
         return "tiny"
     if found.computing < WAITING_SHARE:
         return "waits"
+    if found.cores is not None and found.cores >= SEVERAL_CORES and found.computing >= BUSY_SHARE:
+        return "computes on several cores"
     if found.held is None:
         return "knock"
     if found.held >= HELD_SHARE and found.computing > COMPUTING_SHARE:
@@ -71,6 +82,18 @@ def judge(found: Measures) -> Kind:
     if found.gain <= POOR_GAIN and found.computing >= BUSY_SHARE:
         return "holds the GIL"
     return "computes without the GIL"
+
+
+def with_many(alone: Measures, busy: float) -> Measures:
+    """Return what calls that keep the GIL busy together, each for so many seconds, take by themselves.
+
+    Args:
+        alone: The first of them, on one thread.
+        busy: Seconds of a processor that each of them takes by now.
+    """
+    is_alike = alone.calls and 0.5 < alone.mean * alone.computing / busy < 2.0
+    mean = max(alone.mean, busy) if is_alike else busy
+    return Measures(1, mean, busy / mean, busy / mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +109,14 @@ class Bill:
     pays: bool
 
 
-def make_out(found: Measures, pickling: float, left: int | None, workers: int, start: float = START_SECONDS) -> Bill:
+def make_out(
+    found: Measures,
+    pickling: float,
+    left: int | None,
+    workers: int,
+    start: float = START_SECONDS,
+    cores: int | None = None,
+) -> Bill:
     """Return what it comes to if calls that hold the GIL move to processes.
 
     Args:
@@ -95,12 +125,17 @@ def make_out(found: Measures, pickling: float, left: int | None, workers: int, s
         left: Calls that have not begun; None: nobody knows, and there may be many.
         workers: Processes.
         start: Seconds until they make calls.
+        cores: That they have together; None: one each.
     """
     # With a GIL the whole of the threads does no more than one that never waits.
     on_threads = found.mean * max(found.computing, found.held or 0.0)
     handing_over = ITEM_SECONDS + MESSAGE_SECONDS * min(1.0, found.mean / PORTION_SECONDS)
     # Both sides pickle and unpickle once; ours does so for all processes, one after the other.
-    in_processes = max((found.mean + 2 * pickling) / workers, 2 * pickling + handing_over)
+    in_processes = max(
+        (found.mean + 2 * pickling) / workers,
+        (found.mean * found.computing + 2 * pickling) / (cores or workers),
+        2 * pickling + handing_over,
+    )
     gain = on_threads / in_processes
     saved = None if left is None else left * (on_threads - in_processes) - start
     return Bill(gain, gain >= WORTHWHILE_GAIN and (saved is None or saved > 0))

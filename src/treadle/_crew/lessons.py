@@ -10,7 +10,7 @@ from functools import partial
 from types import BuiltinFunctionType, MethodType
 from typing import Any
 
-from treadle._crew.controller import Lesson
+from treadle._crew.rounds import Lesson
 from treadle._sync.limiter import Limiter
 
 MAX_LESSONS = 1000

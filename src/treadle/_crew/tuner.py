@@ -9,7 +9,8 @@ from time import perf_counter, thread_time
 from typing import TYPE_CHECKING
 
 from treadle._core.chunk import Chunk
-from treadle._crew.controller import Knee, Round
+from treadle._crew.controller import Knee
+from treadle._crew.rounds import Round
 from treadle._crew.worker import ThreadWorker, Worker
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Tuner:
         self.knee = knee
         self._crew = crew
         self._reports: deque[Round | float] = deque()  # a number: when an answer came that meant to slow down
+        self._is_over = False
         self._passing_on = threading.Lock()  # protects the controller; taken before the crew's
         self._here = threading.local()  # this thread's processor time, when it began its chunk
 
@@ -66,12 +68,18 @@ class Tuner:
         self._reports.append(perf_counter())
         self._pass_on()
 
+    def stop(self) -> None:
+        """Change nothing any more."""
+        with self._passing_on:
+            self._is_over = True
+
     def _pass_on(self) -> None:
-        while self._reports and self._passing_on.acquire(blocking=False):
+        while self._reports and not self._is_over and self._passing_on.acquire(blocking=False):
             try:
                 while self._reports:
                     self._tell(self._reports.popleft())
-                self.follow()
+                if not self._is_over:
+                    self.follow()
             finally:
                 self._passing_on.release()
 

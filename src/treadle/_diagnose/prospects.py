@@ -87,7 +87,8 @@ def numbers_of(most: int) -> list[int]:
 def expect(it: Findings, engine: DiagnosedEngine, workers: int) -> float:
     """Return how many calls a second are to be expected, going by one worker alone."""
     found = it.found
-    busy = found.mean * found.computing
+    on_several = kind_of(it) == "computes on several cores"
+    busy = found.mean * ((on_several and found.cores) or found.computing)
     seconds = found.mean / workers
     if engine == "coroutines":
         return 1 / max(seconds, busy)
@@ -189,6 +190,8 @@ def give_verdict(it: Findings, speeds: Iterable[Speed]) -> Verdict:
         return _stay(it, rows, "while one call waits, others can go on: threads wait side by side")
     if kind == "unknown":
         return _stay(it, rows, "there were too few calls to tell whether they hold the GIL")
+    if kind == "computes on several cores":
+        return _stay(it, rows, f"each call computes on {it.found.cores:.1f} cores already")
     if kind == "computes without the GIL":
         why = "calls let others go on beside them" if it.has_gil else "without a GIL, threads compute side by side"
         return _stay(it, rows, why)

@@ -79,7 +79,7 @@ class Trial:
             seconds = self.calls / self.rate if self.rate else self.first
             return Measures(self.calls, seconds, min(1.0, self.cores))
         seconds = self.calls / self.rate if self.unfinished and self.rate else self.seconds
-        return Measures(self.calls, seconds, self.computing, self.held)
+        return Measures(self.calls, seconds, self.computing, self.held, cores=self.cores)
 
     def speed(self) -> Speed:
         """Return the row of a table that this trial is."""

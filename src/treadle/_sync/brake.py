@@ -20,10 +20,11 @@ BACK_OFF = 0.7
 DEAF_SECONDS = 0.1
 DEAF_CALLS = 2.0
 # How much of the rate comes back in a second; at twice the rate that it was cut to, there is no limit any more.
-RECOVERY_A_SECOND = 0.05
+RECOVERY_A_SECOND = 0.2
 ENOUGH = 2.0
 # What "the rate so far" is measured over.
 MEASURE_SECONDS = 1.0
+LEAST_SECONDS = 0.001
 
 
 class Brake:
@@ -77,10 +78,11 @@ class Brake:
         if now < self._deaf_until:
             return
         self._deaf_until = now + max(DEAF_SECONDS, DEAF_CALLS * seconds)
-        passed, seconds = self._passed + self._passed_before, now - self._counted_from
-        seconds = seconds + MEASURE_SECONDS if self._passed_before else max(seconds, DEAF_SECONDS)
+        passed, measured = self._passed + self._passed_before, now - self._counted_from
+        # At the beginning, those that have begun take as long as this one to make room for others.
+        measured = measured + MEASURE_SECONDS if self._passed_before else max(measured, seconds, LEAST_SECONDS)
         if passed:
-            self._rate = BACK_OFF * min(self.rate(now), passed / seconds)
+            self._rate = BACK_OFF * min(self.rate(now), passed / measured)
             self._cut_at = now
 
     def rate(self, now: float) -> float:

@@ -1,0 +1,47 @@
+"""What all calls of a crew take, read while they are made."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from treadle._crew.deciding import Measures
+from treadle._engines.movable import Gauge
+
+# Calls that have ended, the seconds that calls took so far, and those of a processor.
+Totals: TypeAlias = tuple[int, float, float]
+
+
+class Gauges:
+    """The gauges of all workers that there have been. Workers add theirs, anybody may read."""
+
+    def __init__(self) -> None:
+        self._gauges: dict[Gauge, None] = {}
+
+    def add(self, gauge: Gauge) -> None:
+        """Read this one too, from now on."""
+        self._gauges[gauge] = None
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._gauges.clear()
+
+    def since(self, before: Totals = (0, 0.0, 0.0)) -> Totals:
+        """Return what there is beyond ``before``."""
+        readings = [gauge.read() for gauge in list(self._gauges)]
+        calls, seconds, computing = zip(*readings, strict=True) if readings else ((), (), ())
+        return sum(calls) - before[0], sum(seconds) - before[1], sum(computing) - before[2]
+
+    def measures(self, found: Totals) -> Measures:
+        """Return what that says of the calls."""
+        calls, seconds, computing = found
+        in_line = sum(gauge.seconds_in_line() for gauge in list(self._gauges))
+        return Measures(calls, seconds, computing / max(computing, seconds - in_line, 1e-9))
+
+    def busy(self) -> int:
+        """Return how many workers make calls."""
+        return sum(gauge.is_busy for gauge in list(self._gauges))
+
+    @property
+    def opening(self) -> float:
+        """Seconds that it took a worker to get ready, at most."""
+        return max((gauge.opening for gauge in list(self._gauges)), default=0.0)

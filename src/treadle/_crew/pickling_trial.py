@@ -1,0 +1,40 @@
+"""Whether calls could be made in processes, as far as pickling goes: tried with a real argument and a real result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+from treadle._crew.room import call_for_help
+from treadle._engines.engine import CallPlan, Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of pickling the function, an argument and a result.
+
+    Attributes:
+        seconds: For the latter two.
+        make_engine: Makes the engines of processes; None: it cannot be.
+        refusal: Why not.
+    """
+
+    seconds: float = 0.0
+    make_engine: Callable[[], Engine] | None = None
+    refusal: str = ""
+
+
+def try_pickling(plan: CallPlan, item: object, result: object) -> Trial:
+    """Return what comes of pickling the function, one ``item`` and one ``result``."""
+    from treadle._engines.process import ProcessEngine, wrap_plan  # not for whoever needs only threads
+    from treadle._engines.process_pickling import wrap
+
+    try:
+        parcel = wrap_plan(plan)
+        began = perf_counter()
+        wrap(item, "the argument")
+        wrap(result, "the result")
+        return Trial(perf_counter() - began, lambda: ProcessEngine(plan, parcel, call_for_help))
+    except BaseException as error:  # pickling is code of the user's, and this is a thread that makes calls
+        return Trial(refusal=str(error))
