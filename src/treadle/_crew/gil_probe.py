@@ -73,7 +73,7 @@ def knock() -> float:
     return time.perf_counter() - began - seconds
 
 
-def probe(wait_until_busy: Callable[[], object], is_busy: Callable[[], bool]) -> float:
+def probe(wait_until_busy: Callable[[], object], is_busy: Callable[[], object]) -> float:
     """Return the share of time that the GIL is held while what is looked at goes on, by others than this thread.
 
     Args:
