@@ -110,8 +110,8 @@ class Limiter:
     counts each.
 
     With ``throttled`` it slows down when it is asked to: such an answer cuts the rate to 0.7 of what it has been
-    lately, at most once in 0.1 seconds and in the time of two calls; a twentieth of that comes back each second, and
-    after 20 seconds without such an answer there is no limit but the others. A run with ``max_workers="auto"`` has
+    lately, at most once in 0.1 seconds and in the time of two calls; a fifth of that comes back each second, and
+    after 5 seconds without such an answer there is no limit but the others. A run with ``max_workers="auto"`` has
     fewer workers then, too. What a server says in ``Retry-After`` is for ``Retry``, which has the limiter pause.
 
     A forked child has its own places, all free, and goes on with a copy of the schedule; it does not count
