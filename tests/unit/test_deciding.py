@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from treadle._core.cores import read_quota
-from treadle._crew.deciding import Kind, Measures, judge, make_out, with_many
+from treadle._crew.deciding import Kind, Measures, judge, make_out
 from treadle._crew.gil_probe import LATE_SECONDS, MAX_KNOCKS, MIN_KNOCKS, Knocks
 
 # Kinds of work on two cores: the share that one thread computes, the share in which the GIL was found held, how much
@@ -54,16 +54,10 @@ def test_calls_with_threads_of_their_own_stay() -> None:
 
 def test_calls_that_wait_as_well_gain_by_more_processes_than_cores() -> None:
     """A millisecond, of which a quarter computes: together they keep the GIL busy."""
-    found = with_many(Measures(4, 0.004, 0.25), busy=0.00025)
-    assert found.mean == pytest.approx(0.001)
+    found = Measures(4, 0.004, 0.25, held=0.25)
 
     assert make_out(found, 0.0, None, workers=8, cores=2).gain == pytest.approx(2.0, abs=0.1)
     assert not make_out(found, 0.0, None, workers=2, cores=2).pays
-
-
-def test_calls_that_are_unlike_the_first_ones_are_taken_to_compute_only() -> None:
-    assert with_many(Measures(4, 0.4, 0.01), busy=0.01) == Measures(1, 0.01, 1.0, 1.0)
-    assert with_many(Measures(0, 0.0, 0.0), busy=0.01) == Measures(1, 0.01, 1.0, 1.0)
 
 
 LOOP = Measures(20, 0.020, 1.0, 1.0)  # a millisecond a call

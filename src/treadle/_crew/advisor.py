@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # A run that is over sooner needs no advice, and pays nothing for it.
 LASTING_SECONDS = 0.5
+# Where calls end more often than that, most of what holds the GIL may be handing them over.
+WORTH_ADVICE_SECONDS = 100e-6
 
 
 class Advisor:
@@ -69,6 +71,8 @@ class Advisor:
             return
         # By how often calls end, not by how long they take: many take turns.
         found = Measures(calls, perf_counter() - self._begun, min(1.0, computing), held)
+        if found.mean < WORTH_ADVICE_SECONDS:
+            return
         bill = make_out(found, 0.0, None, min(usable_cores(), self._crew.max_workers))
         if not bill.pays:
             return

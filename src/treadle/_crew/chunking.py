@@ -18,7 +18,7 @@ CHUNKS_AHEAD = 8
 # Of the time there is for hand-overs, with a GIL; more calls go together where they would take more of it.
 HAND_OVER_SHARE = 0.1
 # So many chunks for each worker have been made by the time that chunks are as large.
-CHUNKS_SEEN = 4
+CHUNKS_MADE = 4
 # So many calls have to be tiny before one goes by that; who is wrong about it keeps workers away from work.
 TRUSTED_CALLS = 8
 
@@ -34,7 +34,8 @@ class Pace:
         joined_seconds: Where the user gave a size, several chunks of it are handed over as one, while their work takes
             no longer than this. Only for engines that see to the size themselves (``CallPlan.chunksize``).
         hand_over_seconds: For so long a hand-over is in the way of others, as all want the GIL.
-        short_call_seconds: Below this, calls go together where their hand-overs would take too much of it.
+        short_call_seconds: Below this, calls go together where their hand-overs would take too much of it. What a call
+            takes grows as they do, so this is far above what it takes by itself.
     """
 
     chunk_seconds: float
@@ -45,7 +46,7 @@ class Pace:
     short_call_seconds: float = 0.0
 
 
-ON_THREADS = Pace(0.001, 100e-6, 5e-6, hand_over_seconds=25e-6, short_call_seconds=0.002)
+ON_THREADS = Pace(0.001, 100e-6, 5e-6, hand_over_seconds=25e-6, short_call_seconds=0.020)
 # A second slot makes nothing faster that does not wait.
 ON_A_LOOP = Pace(0.001, 50e-6, 20e-6)
 # A hand-over costs more there, and a GIL each process has for itself.
@@ -89,6 +90,7 @@ class ChunkSizer:
         self.resize(max_workers)
         self._adaptive = 1
         self._seen = 0  # calls since one last knew nothing
+        self._made = 0  # in all
         self.was_ever_large = (chunksize or 1) > 1
         self.mean: float | None = None  # seconds a call, lately; None: not known (any more)
 
@@ -129,6 +131,7 @@ class ChunkSizer:
             return
         self.mean = mean = (chunk.ended - chunk.begun) / len(chunk.results)
         self._seen += len(chunk.results)
+        self._made += len(chunk.results)
         size = min(2 * self._adaptive, self._fitting(mean), self._largest)
         if size > 1:
             last = len(chunk.results) - 1  # not items[-1]: a thief may be shortening the list right now
@@ -148,7 +151,7 @@ class ChunkSizer:
         # Many workers hand over often. Where many such calls were made, there are many to come: what is left of the
         # last chunks is soon shared out.
         often = self._max_workers * pace.hand_over_seconds / HAND_OVER_SHARE
-        return max(fitting, min(int(often / mean), self._seen // (CHUNKS_SEEN * self._max_workers)))
+        return max(fitting, min(int(often / mean), self._made // (CHUNKS_MADE * self._max_workers)))
 
     def forget(self) -> None:
         """Take what comes for slow, until enough calls have shown the contrary."""

@@ -31,6 +31,8 @@ PROBE_WINDOWS = 3
 BUSY_SHARE = 0.85
 # So much of the processors busy means that these are what workers share.
 COMPUTING_CORES = 0.7
+# And so much of what one call takes that is alone.
+COMPUTING_SHARE = 0.15
 # Twice the workers have to bring so much more.
 WORTH_DOUBLING = 0.25
 HARDLY_ANY_GAIN = 0.10
@@ -142,7 +144,7 @@ class Knee:
         if window.rounds >= self._rounds_wanted():
             late = ended - window.seconds / window.rounds
             window.seconds_open = sum(max(0.0, late - max(since, self._since)) for since in open_since())
-            if self._is_fresh and self._base is None and window.computing >= COMPUTING_CORES:
+            if self._is_fresh and self._base is None and self._computes(window):
                 self._is_fresh = False
                 self._set(min(2, self._cores, self.workers), ended, "calls compute rather than wait")
             elif window.mean_busy >= BUSY_SHARE * self.workers:
@@ -192,6 +194,12 @@ class Knee:
     def _wanted(self, base: Level) -> float:
         """Return how many times the rate of ``base`` is worth the workers that there are more."""
         return 1 + WORTH_DOUBLING * (self.workers / base.workers - 1)
+
+    def _computes(self, window: Window) -> bool:
+        """Tell whether calls compute, rather than keep the processors busy only by how many there are."""
+        if window.computing < COMPUTING_CORES:
+            return False
+        return self._alone == math.inf or window.cores / max(1, window.calls) > COMPUTING_SHARE * self._alone
 
     def _is_crowded(self, window: Window) -> bool:
         """Tell whether calls stand in each other's way, as far as one that was alone can tell."""

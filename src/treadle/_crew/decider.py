@@ -20,7 +20,7 @@ from treadle._core.context import variable_in_sight
 from treadle._core.gil import is_gil_enabled
 from treadle._core.tell import tell
 from treadle._crew.chunking import IN_PROCESSES
-from treadle._crew.controller import START_WORKERS, Knee
+from treadle._crew.controller import Knee
 from treadle._crew.deciding import (
     COMPUTING_SHARE,
     FURTHER_START_SECONDS,
@@ -31,7 +31,6 @@ from treadle._crew.deciding import (
     Measures,
     judge,
     make_out,
-    with_many,
 )
 from treadle._crew.gauges import Gauges
 from treadle._crew.gil_probe import Over, probe
@@ -94,10 +93,8 @@ class Decider:
         self._trial: Trial | None = None
         self._is_thread_due = False
         self._had_gil = False
-        self._before = (0, 0.0, 0.0)  # what is not to be counted
         self._is_decided = False
         self._is_final = False
-        self._alone = Measures(0, 0.0, 0.0)  # what the first calls took
         self.decision = ""
         self._say_threads("nothing was decided yet")
 
@@ -194,14 +191,13 @@ class Decider:
             if not is_gil_enabled():
                 return
             self._ours().resize(1)
-            self._before = self._gauges.since(self._before)  # those were made by many at a time
+            self._gauges.start_over()  # those were made by many at a time
             found = self._sample()
         while (kind := judge(found)) in ("knock", "try two"):
             if kind == "knock":
                 found = replace(found, held=probe(self._wait_until_busy, self._gauges.busy))
             else:
                 found = replace(found, gain=self._try_two(found))
-        self._alone = found
         if kind == "tiny":
             self._stay(f"a call takes {found.mean * 1e6:.2g} us, so they are made many at a time by one worker")
         elif kind == "waits":
@@ -211,14 +207,13 @@ class Decider:
         elif kind == "computes without the GIL":
             self._stay(f"calls compute, and let others do so too: {_shown(found)}")
         else:
-            self._weigh(found, f"calls hold the GIL ({_shown(found)})", 1 if found.gain is None else 2)
+            self._weigh(found, f"calls hold the GIL ({_shown(found)})")
 
-    def _sample(self) -> Measures:
-        """Return what the first calls take, made by one worker; or by many, where the first of all waits."""
+    def _sample(self, is_alone: bool = True) -> Measures:
+        """Return what calls take, made by one worker; or by many, where the first one waits and ``is_alone``."""
         began = perf_counter(), process_time()
-        is_alone = True
         while True:
-            found = calls, seconds, computing = self._gauges.since(self._before)
+            calls, seconds, computing = self._gauges.lately()
             is_waiting = computing < CLEARLY_WAITING_SHARE * seconds
             if seconds >= SAMPLE_SECONDS and is_alone and is_waiting and not calls:
                 if (measures := self._let_others_in()) is not None:
@@ -228,7 +223,7 @@ class Decider:
                 seconds >= SAMPLE_SECONDS and calls >= (1 if is_waiting else SAMPLE_CALLS)
             ):
                 cores = (process_time() - began[1]) / (perf_counter() - began[0])
-                return replace(self._gauges.measures(found), cores=cores)
+                return replace(self._gauges.measures(), cores=cores)
             self._wait_until_busy()
             self._pause(LOOK_SECONDS)
 
@@ -242,20 +237,20 @@ class Decider:
         self._spread_out()
         while True:
             self._pause(LOOK_SECONDS)
-            found = calls, _, computing = self._gauges.since(before)
+            calls, _, computing = self._gauges.since(before)
             passed = perf_counter() - began
             if passed >= MAX_SAMPLE_SECONDS and computing >= BUSY_CORES * passed:
                 self._gather()
                 return None
             if (calls and computing < BUSY_CORES * passed) or passed >= PATIENCE_SECONDS:
-                return self._gauges.measures(found)
+                return self._gauges.measures()
 
     def _spread_out(self) -> None:
         crew = self._ours()
         if self.knee is not None:
             crew.tune(self.knee)
         else:
-            crew.resize(min(self._max_workers, START_WORKERS))
+            crew.resize(self._max_workers)
 
     def _gather(self) -> None:
         """Have one worker again, and count what comes from now on."""
@@ -265,7 +260,7 @@ class Decider:
         deadline = perf_counter() + PATIENCE_SECONDS
         while self._gauges.busy() > 1 and perf_counter() < deadline:
             self._pause(LOOK_SECONDS)
-        self._before = self._gauges.since()
+        self._gauges.start_over()
 
     def _try_two(self, one: Measures) -> float:
         """Return how much further two threads get than one; infinite where the work is not enough for two."""
@@ -292,20 +287,31 @@ class Decider:
             held = probe(self._ours, self._gauges.busy)
             calls, _, computing = self._gauges.since(before)
             if calls and held >= HELD_SHARE and computing > COMPUTING_SHARE * (perf_counter() - began):
-                found = with_many(self._alone, computing / calls)
-                self._weigh(found, f"calls hold the GIL: together {held:.0%} of the time", self._ours().max_workers)
+                self._weigh_many(held)
 
-    def _weigh(self, found: Measures, holds: str, workers: int) -> None:
-        """Move to processes, if that pays and everything pickles. ``workers``: that there are now."""
-        self._is_final = True
-        trial = self._wait_for_trial(workers)
+    def _weigh_many(self, held: float) -> None:
+        """Move to processes if calls that hold the GIL together, by so much, would be faster there than they are now.
+
+        What they take by themselves, one worker has to show: many that take turns all seem to wait.
+        """
+        self._gather()
+        found = self._sample(is_alone=False)
+        if found.calls and judge(found) not in ("tiny", "computes on several cores"):
+            self._weigh(replace(found, held=found.computing), f"calls hold the GIL: together {held:.0%} of the time")
+        if self.destination is None:
+            self._spread_out()
+
+    def _weigh(self, found: Measures, holds: str) -> None:
+        """Move to processes, if that pays and everything pickles."""
+        trial = self._wait_for_trial(1 if found.gain is None else 2)
         if trial.make_engine is None:
+            self._is_final = True
             self._stay(f"{holds}, but cannot move to processes: {trial.refusal}")
             return
         totals = self._gauges.since()
         left = None if self._total is None else self._total - totals[0]
         if not found.calls:  # only now is it known how long one takes
-            found = replace(self._gauges.measures(totals), held=found.held, gain=found.gain)
+            found = replace(self._gauges.measures(), held=found.held, gain=found.gain)
         processes = self._count_processes(found)
         bill = make_out(found, trial.seconds, left, processes, self._start_seconds(processes), self._cores)
         if not bill.pays:

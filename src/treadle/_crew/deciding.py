@@ -84,18 +84,6 @@ def judge(found: Measures) -> Kind:
     return "computes without the GIL"
 
 
-def with_many(alone: Measures, busy: float) -> Measures:
-    """Return what calls that keep the GIL busy together, each for so many seconds, take by themselves.
-
-    Args:
-        alone: The first of them, on one thread.
-        busy: Seconds of a processor that each of them takes by now.
-    """
-    is_alike = alone.calls and 0.5 < alone.mean * alone.computing / busy < 2.0
-    mean = max(alone.mean, busy) if is_alike else busy
-    return Measures(1, mean, busy / mean, busy / mean)
-
-
 @dataclass(frozen=True, slots=True)
 class Bill:
     """What processes would cost and bring.

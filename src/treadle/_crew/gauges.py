@@ -16,6 +16,12 @@ class Gauges:
 
     def __init__(self) -> None:
         self._gauges: dict[Gauge, None] = {}
+        self._before: Totals = (0, 0.0, 0.0)
+        self._in_line_before = 0.0
+
+    def start_over(self) -> None:
+        """Leave what was so far out of what calls take."""
+        self._before, self._in_line_before = self.since(), self._in_line()
 
     def add(self, gauge: Gauge) -> None:
         """Read this one too, from now on."""
@@ -25,17 +31,24 @@ class Gauges:
         """Forget all of them."""
         self._gauges.clear()
 
+    def lately(self) -> Totals:
+        """Return what there is since one started over."""
+        return self.since(self._before)
+
     def since(self, before: Totals = (0, 0.0, 0.0)) -> Totals:
         """Return what there is beyond ``before``."""
         readings = [gauge.read() for gauge in list(self._gauges)]
         calls, seconds, computing = zip(*readings, strict=True) if readings else ((), (), ())
         return sum(calls) - before[0], sum(seconds) - before[1], sum(computing) - before[2]
 
-    def measures(self, found: Totals) -> Measures:
-        """Return what that says of the calls."""
-        calls, seconds, computing = found
-        in_line = sum(gauge.seconds_in_line() for gauge in list(self._gauges))
+    def measures(self) -> Measures:
+        """Return what calls take, as far as one can tell by now."""
+        calls, seconds, computing = self.since(self._before)
+        in_line = self._in_line() - self._in_line_before
         return Measures(calls, seconds, computing / max(computing, seconds - in_line, 1e-9))
+
+    def _in_line(self) -> float:
+        return sum(gauge.seconds_in_line() for gauge in list(self._gauges))
 
     def busy(self) -> int:
         """Return how many workers make calls."""
