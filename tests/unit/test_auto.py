@@ -19,7 +19,7 @@ import pytest
 
 import treadle
 from tests.calls import FileGate
-from tests.conftest import PATIENCE_SECONDS
+from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.contract.engine_contract import Resource
 from tests.places import wait_until
 from treadle._core.gil import is_gil_enabled
@@ -40,7 +40,7 @@ def _two_cores_and_a_gil(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def find(monkeypatch: pytest.MonkeyPatch, sample: Measures, held: float = 0.0, gain: float = math.inf) -> None:
     """Let the decider find that, whatever calls really do."""
-    monkeypatch.setattr(decider.Decider, "_sample", lambda _: sample)
+    monkeypatch.setattr(decider.Decider, "_sample", lambda *_, **__: sample)
     monkeypatch.setattr(decider, "probe", lambda *_: held)
     monkeypatch.setattr(decider.Decider, "_try_two", lambda *_: gain)
 
@@ -272,6 +272,116 @@ def test_few_calls_do_not_pay_for_the_start(tmp_path: Path) -> None:
         gate.open()
 
     assert "but processes would not pay for the calls that are left: " in (run.stats.decision or "")
+
+
+# Company for who waits
+
+
+def test_others_begin_while_the_first_call_waits(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long before it ends, and before anything is decided."""
+    monkeypatch.setattr(decider, "PATIENCE_SECONDS", 1000.0)
+    with treadle.map(gate.hold, range(8), engine="auto", max_workers=8) as run:
+        gate.wait_for_arrivals(8)
+        assert "nothing was decided" in (run.stats.decision or "")
+        gate.open()
+        assert list(run) == list(range(8))
+
+
+def test_where_the_others_compute_one_alone_is_measured(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered = threading.Event()
+    gather = decider.Decider._gather
+
+    def note(self: decider.Decider) -> None:
+        gather(self)
+        gathered.set()
+
+    def call(item: int) -> int:
+        if item == 0:
+            gate.hold()
+        while not gathered.is_set():
+            sum(range(1000))
+        return item
+
+    monkeypatch.setattr(decider.Decider, "_gather", note)
+    with treadle.map(call, range(100), engine="auto", max_workers=4) as run:
+        assert gathered.wait(PATIENCE_SECONDS), "they were taken for calls that wait"
+        gate.open()
+        assert list(run) == list(range(100))
+
+
+# A second look
+
+WAITS = Measures(3, 0.3, 0.01)
+
+
+@pytest.fixture
+def looks_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decider, "LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(decider, "LOOK_AGAIN_LATER", 1)
+
+
+def burn(item: int) -> tuple[int, int]:
+    """Compute for a while, and return the item and the process."""
+    sum(range(20_000))
+    return where(item)
+
+
+def finds_it_held(*_: object) -> float:
+    """Stand in for the probe, which takes some time as well."""
+    time.sleep(0.02)
+    return 1.0
+
+
+@pytest.mark.usefixtures("looks_soon")
+def test_calls_that_come_to_hold_the_gil_move_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They waited at first."""
+    samples = iter([WAITS])
+    monkeypatch.setattr(decider.Decider, "_sample", lambda *_, **__: next(samples, COMPUTES))
+    monkeypatch.setattr(decider, "probe", finds_it_held)
+    with treadle.map(burn, itertools.count(), engine="auto", max_workers="auto") as run:
+        results = until(is_elsewhere, run)
+
+    assert [item for item, _ in results] == list(range(len(results)))
+    assert (run.stats.decision or "").startswith(
+        "processes, at most 2 workers: calls hold the GIL: together 100% of the time; about 2.0x faster"
+    )
+
+
+@pytest.mark.usefixtures("looks_soon")
+def test_calls_that_wait_when_they_are_alone_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps the GIL busy is that there are so many of them, and processes have as much to do with each."""
+    samples = iter([WAITS] * 3)
+    looked = threading.Event()
+
+    def sample(*_: object, **__: object) -> Measures:
+        found = next(samples, None)
+        if found is None:
+            looked.set()
+        return found or WAITS
+
+    monkeypatch.setattr(decider.Decider, "_sample", sample)
+    monkeypatch.setattr(decider, "probe", finds_it_held)
+    with treadle.map(burn, itertools.count(), engine="auto", max_workers="auto") as run:
+        until(lambda _: looked.is_set(), run)
+        assert all(not is_elsewhere(result) for result in itertools.islice(run, 100))
+        assert "would not pay" in (run.stats.decision or "")
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_who_holds_the_gil_and_cannot_leave_has_one_worker_to_begin_with() -> None:
+    """More of them would only take it from each other."""
+    lock = threading.Lock()
+
+    def call(item: int) -> int:
+        with lock:
+            return item
+
+    with treadle.map(call, itertools.count(), engine="auto", max_workers="auto") as run:
+        wait_until(lambda: bool(next(run) or "cannot move" in (run.stats.decision or "")))
+        assert run._course.crew.max_workers <= 2
+
+
+# Not moving
 
 
 @pytest.mark.usefixtures("holds_the_gil")

@@ -53,7 +53,7 @@ from treadle._run import choosing
 
 choosing.usable_cores = lambda: 2
 decider.is_gil_enabled = lambda: True
-decider.Decider._sample = lambda _: Measures(3, 3.0, 1.0)
+decider.Decider._sample = lambda *_, **__: Measures(3, 3.0, 1.0)
 decider.probe = lambda *_: 1.0
 main()
 """

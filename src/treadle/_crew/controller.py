@@ -120,6 +120,11 @@ class Knee:
 
     # What happens
 
+    def begin_with(self, workers: int) -> None:
+        """Begin with so few, as more of them have brought nothing so far."""
+        self.workers = min(workers, self.most)
+        self._restart(self._since)
+
     def note_alone(self, seconds: float) -> None:
         """Take note of what a call takes while there is no other."""
         self._alone = seconds
@@ -226,8 +231,8 @@ class Knee:
         if self._is_fresh and gain < 1 + HARDLY_ANY_GAIN:
             self._step_down(base.workers // 2, now)
         else:
-            needed = math.ceil(HEADROOM * self._best_rate * self._latency)
-            self._set(min(max(needed, base.workers // 2), self.workers), now, "more brought hardly more")
+            needed = math.ceil(HEADROOM * self._best_rate * self._latency) if gain >= 1 + HARDLY_ANY_GAIN else 0
+            self._set(min(max(needed, base.workers), self.workers), now, "more brought hardly more")
             self._settle(now)
         self._is_fresh = False
 

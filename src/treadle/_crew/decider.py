@@ -207,7 +207,7 @@ class Decider:
         elif kind == "computes without the GIL":
             self._stay(f"calls compute, and let others do so too: {_shown(found)}")
         else:
-            self._weigh(found, f"calls hold the GIL ({_shown(found)})")
+            self._weigh(found, f"calls hold the GIL ({_shown(found)})", begin_with=1)
 
     def _sample(self, is_alone: bool = True) -> Measures:
         """Return what calls take, made by one worker; or by many, where the first one waits and ``is_alone``."""
@@ -301,12 +301,12 @@ class Decider:
         if self.destination is None:
             self._spread_out()
 
-    def _weigh(self, found: Measures, holds: str) -> None:
-        """Move to processes, if that pays and everything pickles."""
+    def _weigh(self, found: Measures, holds: str, begin_with: int | None = None) -> None:
+        """Move to processes, if that pays and everything pickles; otherwise go on with so many workers."""
         trial = self._wait_for_trial(1 if found.gain is None else 2)
         if trial.make_engine is None:
             self._is_final = True
-            self._stay(f"{holds}, but cannot move to processes: {trial.refusal}")
+            self._stay(f"{holds}, but cannot move to processes: {trial.refusal}", begin_with)
             return
         totals = self._gauges.since()
         left = None if self._total is None else self._total - totals[0]
@@ -315,7 +315,7 @@ class Decider:
         processes = self._count_processes(found)
         bill = make_out(found, trial.seconds, left, processes, self._start_seconds(processes), self._cores)
         if not bill.pays:
-            self._stay(f"{holds}, but processes would not pay for the calls that are left: {left}")
+            self._stay(f"{holds}, but processes would not pay for the calls that are left: {left}", begin_with)
             return
         crew = self._ours()
         self._is_decided = True
@@ -352,12 +352,14 @@ class Decider:
         self._awaits_news = False
         return trial
 
-    def _stay(self, reason: str) -> None:
+    def _stay(self, reason: str, begin_with: int | None = None) -> None:
         self._is_decided = True
         self._say_threads(reason)
         if (crew := self._crew) is None:
             return
         if self.knee is not None:
+            if begin_with is not None:
+                self.knee.begin_with(begin_with)
             crew.tune(self.knee)
         else:
             crew.resize(self._max_workers)
