@@ -62,7 +62,11 @@ def main() -> None:
         for benchmark in BENCHMARKS.values():
             print(f"{benchmark.name:<16} {benchmark.work}")
         return
-    chosen = [BENCHMARKS[name] for name in options.only] if options.only else list(BENCHMARKS.values())
+    chosen = [
+        BENCHMARKS[name]
+        for name in options.only or BENCHMARKS
+        if options.only or name not in deciding.TUNED_ON.values()
+    ]
     logging.getLogger("concurrent.futures").disabled = True  # pebble has 16 workers start one future at once
     began = perf_counter()
     findings = _measure(chosen, QUICK if options.quick else FULL)

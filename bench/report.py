@@ -29,13 +29,14 @@ later. So contenders take turns, round by round, and what is compared are the me
 microseconds do not, and even they move by a tenth or so from run to run. A goal is judged by the median;
 where the worst round matters, it stands beneath. Peers are used with their defaults, as their own
 documentation shows them, with the same number of workers where one is named and otherwise with their own
-default (4, where there is none). Several of them also run processes; this page is about threads only.
+default (4, where there is none). Several of them also run processes; where nothing is said of processes, this is about
+threads.
 
 **How to reproduce it.**
 
     pip install . joblib mpire pebble streamable pypeln
-    python -m bench            # everything, about six minutes; writes this page
-    python -m bench --quick    # fewer rounds, under a minute
+    python -m bench            # everything, more than an hour; writes this page
+    python -m bench --quick    # fewer rounds
     python -m bench --only noop
 """
 
