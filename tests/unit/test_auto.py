@@ -456,6 +456,36 @@ def test_without_a_gil_calls_stay_on_threads(monkeypatch: pytest.MonkeyPatch) ->
     assert run.stats.decision == "threads, at most 32 workers: without a GIL, threads compute side by side"
 
 
+def test_without_a_gil_nobody_is_sent_away_to_measure_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits first and then computes may have company for good."""
+    let_others_in, sample = decider.Decider._let_others_in, decider.Decider._sample
+    computes, sampled = threading.Event(), threading.Event()
+
+    def note_company(self: decider.Decider) -> Measures | None:
+        computes.set()
+        return let_others_in(self)
+
+    def note_sample(self: decider.Decider, **options: bool) -> Measures:
+        try:
+            return sample(self, **options)
+        finally:
+            computes.set()
+            sampled.set()
+
+    def call(item: int) -> int:
+        computes.wait(PATIENCE_SECONDS)
+        while not sampled.is_set():
+            sum(range(1000))
+        return item
+
+    monkeypatch.setattr(decider, "is_gil_enabled", lambda: False)
+    monkeypatch.setattr(decider.Decider, "_let_others_in", note_company)
+    monkeypatch.setattr(decider.Decider, "_sample", note_sample)
+    with treadle.map(call, range(20), engine="auto", max_workers=4) as run:
+        assert list(run) == list(range(20))
+        assert run._course.crew.max_workers == 4
+
+
 def test_a_gil_that_the_first_calls_turn_on_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """An import can do that."""
     find(monkeypatch, COMPUTES, held=1.0)

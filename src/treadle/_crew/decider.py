@@ -186,12 +186,12 @@ class Decider:
         self._gauges.clear()
 
     def _decide(self) -> None:
-        found = self._sample()
+        found = self._sample(is_alone=self._had_gil)
         if not self._had_gil:
             if not is_gil_enabled():
+                self._is_final = True
                 return
-            self._ours().resize(1)
-            self._gauges.start_over()  # those were made by many at a time
+            self._gather()  # those were made by many at a time
             found = self._sample()
         while (kind := judge(found)) in ("knock", "try two"):
             if kind == "knock":
