@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Literal
 
 import treadle
+from bench.deciding.calls import Refused
 from bench.deciding.workload import Job
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -73,7 +74,7 @@ def _has_work_for(workers: int, chunk: int, job: Job) -> bool:
 
 
 def attempt(job: Job, setting: Setting, limit_seconds: float) -> float | None:
-    """Return the seconds that all calls take with ``setting``, or None if that is longer than ``limit_seconds``."""
+    """Return the seconds that all calls take with ``setting``, or None if that is longer, or they fail."""
     gc.collect()
     began = perf_counter()
     try:
@@ -85,7 +86,7 @@ def attempt(job: Job, setting: Setting, limit_seconds: float) -> float | None:
             timeout=limit_seconds,
             **job.options,
         )
-    except TimeoutError:
+    except (TimeoutError, Refused):  # too slow, or too much for the server
         time.sleep(REST_SECONDS)
         return None
     return perf_counter() - began

@@ -20,7 +20,8 @@ from treadle._crew import lessons
 from treadle._crew.controller import START_WORKERS, Knee
 from treadle._crew.crew import Crew
 from treadle._crew.lessons import subject_of
-from treadle._crew.rounds import Lesson
+from treadle._crew.rounds import Lesson, Round
+from treadle._crew.tuner import Tuner
 
 
 @pytest.fixture(autouse=True)
@@ -189,6 +190,105 @@ def test_where_the_system_has_no_more_threads_it_is_not_asked_again(monkeypatch:
         assert crew.tuner is not None
         crew.tuner.follow()
         assert crew.tuner.knee.most == 2
+
+
+# One controller after another
+
+
+class Diary(Told):
+    """One that keeps what it is told."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers)
+        self.rounds: list[Round] = []
+        self.throttled = 0
+
+    def note(self, done: Round, *_: Any) -> None:
+        self.rounds.append(done)
+
+    def note_throttled(self, _: float) -> None:
+        self.throttled += 1
+
+
+def test_the_number_may_be_fixed_and_free_again_at_any_moment() -> None:
+    """No worker stumbles over a controller that has just gone."""
+    with treadle.map(lambda item: item, range(20_000), max_workers=4, ordered=False) as run:
+        crew, results = crew_of(run), []
+        for number, result in enumerate(run):
+            results.append(result)
+            if number % 20 == 0:
+                crew.stop_tuning()
+                crew.tune(Told(1 + number // 20 % 4))
+
+    assert sorted(results) == list(range(20_000))
+    assert run.stats.succeeded == 20_000
+
+
+def test_who_comes_late_tells_nothing_to_one_that_was_stopped() -> None:
+    """By then somebody else may be telling it things."""
+    diary = Diary(1)
+    with treadle.map(abs, [1]) as run:
+        tuner = Tuner(crew_of(run), diary)
+        passing_on = tuner._passing_on
+
+        class Late:
+            """Is stopped between the look whether that has happened, and what follows from it."""
+
+            def acquire(self, blocking: bool) -> bool:
+                tuner._passing_on = passing_on
+                tuner.stop()
+                tuner._passing_on = self  # type: ignore[assignment]
+                return passing_on.acquire(blocking)
+
+            def release(self) -> None:
+                passing_on.release()
+
+        tuner._passing_on = Late()  # type: ignore[assignment]
+        tuner.note_throttled()
+
+    assert diary.throttled == 0
+
+
+def test_what_began_before_there_was_a_controller_is_not_told(gate: Gate) -> None:
+    """It says nothing of the present number, and nobody knows its processor time."""
+    with treadle.TaskGroup(max_workers=1) as group:
+        crew = crew_of(group)
+        first, second = Diary(1), Diary(1)
+        task = group.submit(gate.hold)
+        gate.wait_for_arrivals(1)
+        crew.tune(first)
+        gate.open()
+        task.result()
+        group.submit(abs, -1).result()
+        wait_until(lambda: len(first.rounds) == 1)
+        crew.stop_tuning()
+        began = time.perf_counter()
+        crew.tune(second)
+        group.submit(abs, -1).result()
+        wait_until(lambda: len(second.rounds) == 1)
+
+    assert second.rounds[0].began >= began
+    assert all(done.cores < PATIENCE_SECONDS for done in first.rounds)
+
+
+def test_who_has_nothing_to_do_is_not_slow(gate: Gate) -> None:
+    """An input that pauses says nothing of the number of workers: not while it does, nor when it goes on."""
+    with treadle.TaskGroup(max_workers=2) as group:
+        crew, diary = crew_of(group), Diary(2)
+        crew.tune(diary)
+        tuner = crew.tuner
+        assert tuner is not None
+        for task in [group.submit(gate.hold) for _ in range(2)]:
+            gate.wait_for_arrivals(1)
+        gate.open()
+        task.result()
+        wait_until(lambda: len(crew._idle) == 2)
+        assert list(tuner._open_since()) == []
+
+        goes_on = time.perf_counter()
+        group.submit(abs, -1).result()
+        wait_until(lambda: len(diary.rounds) == 3)
+        assert diary.rounds[-1].began >= goes_on
 
 
 # What people see

@@ -87,8 +87,9 @@ class Crew(Muster):
     def tune(self, knee: Knee) -> None:
         """Have as many workers as ``knee`` says, from now on."""
         if self.tuner is None:
-            self.tuner = Tuner(self, knee)
-            self.tuner.follow()
+            tuner = Tuner(self, knee)
+            tuner.follow()  # before workers report to it, and change what it follows
+            self.tuner = tuner
 
     def stop_tuning(self) -> None:
         """Have as many workers as somebody else says, from now on."""
@@ -200,8 +201,8 @@ class Crew(Muster):
         chunk.ended = perf_counter()
         self._settle(chunk)
         self.account.note_handed_in()
-        if self.tuner is not None and chunk.trial is not None and chunk.trial.is_throttled:
-            self.tuner.note_throttled()
+        if (tuner := self.tuner) is not None and chunk.trial is not None and chunk.trial.is_throttled:
+            tuner.note_throttled()
         self.send_help()
 
     def close_after_fork(self) -> None:
@@ -291,8 +292,8 @@ class Crew(Muster):
         """Let ``worker`` have ``chunk`` in its hands."""
         chunk.begun = perf_counter()
         worker.chunk = chunk
-        if self.tuner is not None:
-            self.tuner.note_begun()
+        if (tuner := self.tuner) is not None:  # somebody else may be about to stop it
+            tuner.note_begun(worker)
         if self.is_stopping:  # maybe since before stop(), or even abandon(), could see what we took
             with self.lock:
                 if chunk.start >= self._keep_before:

@@ -292,6 +292,7 @@ class Muster:
             return None
         if self._idle:
             worker = self._idle[-1]
+            worker.free_since = perf_counter()  # had it nothing to do, nobody was slow
             worker.is_on_its_way = True
             self._on_its_way = worker  # from here on, ``_call_back`` knows of it
             worker.is_idle = False

@@ -35,17 +35,21 @@ class Tuner:
         self._passing_on = threading.Lock()  # protects the controller; taken before the crew's
         self._here = threading.local()  # this thread's processor time, when it began its chunk
 
-    def note_begun(self) -> None:
-        """Take note that a worker begins a chunk. On its thread."""
+    def note_begun(self, worker: Worker) -> None:
+        """Take note that ``worker`` begins a chunk. On its thread."""
+        if not hasattr(self._here, "began"):
+            worker.free_since = None  # since it told a tuner before this one
         self._here.began = thread_time()
 
     def note_done(self, worker: Worker, chunk: Chunk, calls: int) -> None:
         """Take note that ``calls`` of a chunk were made, and settled. On the worker's thread, without a lock."""
         if chunk.begun is None or worker.is_abandoned or worker.outer or self._crew.is_stopping:
             return
+        if not hasattr(self._here, "began"):  # it was begun when there was no tuner, and as many as somebody else said
+            return
         cores = 0.0
         if isinstance(worker, ThreadWorker):  # on a loop, all have one thread
-            cores = thread_time() - getattr(self._here, "began", 0.0)
+            cores = thread_time() - self._here.began
         crew, began, ended = self._crew, worker.free_since, perf_counter()
         worker.free_since = ended
         is_throttled = chunk.trial is not None and chunk.trial.is_throttled
@@ -76,7 +80,7 @@ class Tuner:
     def _pass_on(self) -> None:
         while self._reports and not self._is_over and self._passing_on.acquire(blocking=False):
             try:
-                while self._reports:
+                while self._reports and not self._is_over:
                     self._tell(self._reports.popleft())
                 if not self._is_over:
                     self.follow()
@@ -94,15 +98,15 @@ class Tuner:
         for worker in list(self._crew.workers):
             chunk = worker.chunk
             since = worker.free_since or (None if chunk is None else chunk.begun)
-            if since is not None:
+            if since is not None and not worker.is_idle:
                 yield since
 
     def follow(self) -> None:
         """Let the crew have as many workers as the controller says."""
-        crew, knee = self._crew, self.knee
-        if crew.max_workers == knee.workers:
+        crew, wanted = self._crew, self.knee.workers
+        if crew.max_workers == wanted:
             return
-        crew.sizer.resize(knee.workers)  # first the bound: who hears of more workers takes more items
-        if crew.resize(knee.workers) < knee.workers:  # the system gives no more threads
-            knee.limit(crew.max_workers)
-            crew.sizer.resize(crew.max_workers)
+        crew.sizer.resize(wanted)  # first the bound: who hears of more workers takes more items
+        if (most := crew.resize(wanted)) < wanted:  # the system gives no more threads
+            self.knee.limit(most)
+            crew.sizer.resize(most)
