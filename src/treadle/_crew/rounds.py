@@ -33,7 +33,7 @@ class Round:
     """What one worker did in one go.
 
     Attributes:
-        began: When it asked for calls to make, in seconds of any clock that goes on evenly.
+        began: When it asked for calls to make, or was sent for, in seconds of any clock that goes on evenly.
         ended: When these were made.
         calls: How many; 0 where they came to nothing, such as a refusal.
         workers: How many workers there were at the end.

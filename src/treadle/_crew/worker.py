@@ -59,7 +59,8 @@ class Worker:
         self.is_on_its_way = True  # woken or started, and not arrived yet
         self.is_opening = False
         self.is_idle = False
-        self.free_since: float | None = None  # when it handed in its last chunk, where a tuner wants to know
+        # When it handed in its last chunk, where a tuner wants to know, or was sent for since.
+        self.free_since: float | None = None
 
     @property
     def is_started(self) -> bool:
