@@ -24,8 +24,10 @@ from tests.contract.engine_contract import Resource
 from tests.places import wait_until
 from treadle._core.gil import is_gil_enabled
 from treadle._crew import decider
+from treadle._crew.chunking import ON_THREADS
 from treadle._crew.deciding import Measures
 from treadle._run import choosing
+from treadle.testing import ManualClock
 
 _colour: ContextVar[str] = ContextVar("_colour")
 
@@ -176,7 +178,51 @@ def test_where_no_process_gets_ready_calls_stay(caplog: pytest.LogCaptureFixture
         "threads, at most 32 workers: they were to go on in processes, but one could not get ready: not from there"
     }
     assert "could not get ready" in caplog.text
+    assert run._course.crew.sizer.pace is ON_THREADS
     assert len(list(tmp_path.iterdir())) <= 2  # both may have begun before either had failed
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_the_bound_goes_by_the_number_of_processes_where_that_is_what_was_found() -> None:
+    with treadle.map(where, itertools.count(), engine="auto", max_workers="auto", buffersize=1) as run:
+        results = until(is_elsewhere, run)
+        results += itertools.islice(run, 100)
+
+        assert run.stats.taken <= len(results) + 2 + 1
+
+
+@pytest.mark.usefixtures("holds_the_gil")
+def test_what_is_tried_after_a_call_is_not_its_time(gate: Gate) -> None:
+    """Pickling its argument and its result may take long, and it had ended in time."""
+
+    class Slow:
+        def __reduce__(self) -> Any:
+            gate.hold()
+            return int, ()
+
+    with (
+        ManualClock() as clock,
+        treadle.map(lambda _: None, (Slow() for _ in itertools.count()), engine="auto", call_timeout=1.0) as run,
+    ):
+        outcomes, goes_on = run.outcomes(), threading.Event()
+        statuses: set[str] = set()
+
+        def consume() -> None:
+            until(lambda _: goes_on.is_set(), outcomes)
+            statuses.update(outcome.status for outcome in itertools.islice(outcomes, 50))
+
+        consumer = threading.Thread(target=consume)
+        consumer.start()
+        gate.wait_for_arrivals(1)
+        clock.advance(2.0)
+        watch = run._course.crew._watch
+        assert watch is not None
+        watch._look()
+        goes_on.set()
+        gate.open()
+        consumer.join()
+        assert statuses == {"succeeded"}
+        assert run.stats.timed_out == 0
 
 
 @pytest.mark.usefixtures("holds_the_gil")
@@ -307,6 +353,27 @@ def test_where_the_others_compute_one_alone_is_measured(gate: Gate, monkeypatch:
         assert gathered.wait(PATIENCE_SECONDS), "they were taken for calls that wait"
         gate.open()
         assert list(run) == list(range(100))
+
+
+def test_who_is_measured_has_no_company_that_comes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others were let in, and their number is found while they work; then it is two that count."""
+    try_two, seen = decider.Decider._try_two, []
+
+    def sample(self: decider.Decider, **_: bool) -> Measures:
+        self._spread_out()
+        return COMPUTES
+
+    def try_and_see(self: decider.Decider, one: Measures) -> float:
+        gain = try_two(self, one)
+        seen.append((self._ours().max_workers, self._ours().tuner))
+        return gain
+
+    find(monkeypatch, COMPUTES)
+    monkeypatch.setattr(decider.Decider, "_sample", sample)
+    monkeypatch.setattr(decider.Decider, "_try_two", try_and_see)
+    decided(where, max_workers="auto")
+
+    assert seen == [(2, None)]
 
 
 # A second look
@@ -499,16 +566,17 @@ def test_a_gil_that_the_first_calls_turn_on_is_seen(monkeypatch: pytest.MonkeyPa
 # Nobody waits for ever
 
 
-def test_calls_that_wait_for_one_another_get_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("together", [4, 32])
+def test_calls_that_wait_for_one_another_get_their_workers(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
     """As long as nobody knows whether results can be pickled, there is one worker; but not for ever."""
     find(monkeypatch, COMPUTES, held=1.0)
     monkeypatch.setattr(decider, "PATIENCE_SECONDS", 0.01)
-    barrier = threading.Barrier(4)
+    barrier = threading.Barrier(together)
 
     def meet(_: int) -> None:
         barrier.wait(PATIENCE_SECONDS)
 
-    assert len(list(treadle.map(meet, range(4), engine="auto"))) == 4
+    assert len(list(treadle.map(meet, range(together), engine="auto"))) == together
 
 
 def test_a_run_that_ends_before_anything_is_decided_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

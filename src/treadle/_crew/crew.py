@@ -88,6 +88,7 @@ class Crew(Muster):
         """Have as many workers as ``knee`` says, from now on."""
         if self.tuner is None:
             tuner = Tuner(self, knee)
+            self.sizer.resize(knee.workers)
             tuner.follow()  # before workers report to it, and change what it follows
             self.tuner = tuner
 

@@ -19,7 +19,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.context import variable_in_sight
 from treadle._core.gil import is_gil_enabled
 from treadle._core.tell import tell
-from treadle._crew.chunking import IN_PROCESSES
+from treadle._crew.chunking import IN_PROCESSES, ON_THREADS
 from treadle._crew.controller import Knee
 from treadle._crew.deciding import (
     COMPUTING_SHARE,
@@ -86,6 +86,7 @@ class Decider:
         self._crew: Crew | None = None
         self._gauges = Gauges()
         self._begin = threading.Lock()  # taken for good by whoever starts the thread
+        self._moving = threading.Lock()  # held by whoever says that calls are to move, or that they are not after all
         self._is_over = False
         self._parker = Parker()
         self._awaits_news = False  # first this, then the look: workers do it the other way round
@@ -160,15 +161,21 @@ class Decider:
             self.knee.note_alone((perf_counter() - chunk.begun) / len(chunk.results))
         if self._wants_trial and chunk.results and not (chunk.failures and 0 in chunk.failures):
             self._wants_trial = False
+            if chunk.trial is not None and (crew := self._crew) is not None:
+                with crew.lock:
+                    chunk.trial.is_closed = True  # what follows is not the call's time
             self._trial = try_pickling(self._plan, chunk.items[0], chunk.results[0])
         if self._awaits_news:
             self._parker.wake()
 
     def call_off(self, error: BaseException) -> None:
         """Stay on threads, as a process would not start."""
-        self.destination = None
+        with self._moving:
+            if self.destination is None:  # another worker was faster
+                return
+            self._is_final, self.destination = True, None
+            self._stay(f"they were to go on in processes, but one could not get ready: {error}")
         tell(logging.WARNING, "run %r stays on threads: a process could not get ready", self._name, error=error)
-        self._stay(f"they were to go on in processes, but one could not get ready: {error}")
 
     # On the decider's
 
@@ -264,7 +271,9 @@ class Decider:
 
     def _try_two(self, one: Measures) -> float:
         """Return how much further two threads get than one; infinite where the work is not enough for two."""
-        self._ours().resize(2)
+        crew = self._ours()
+        crew.stop_tuning()  # if others were let in
+        crew.resize(2)
         self._pause(SETTLE_SECONDS)
         before, began = self._gauges.since(), perf_counter()
         self._pause(TRY_SECONDS)
@@ -303,7 +312,8 @@ class Decider:
 
     def _weigh(self, found: Measures, holds: str, begin_with: int | None = None) -> None:
         """Move to processes, if that pays and everything pickles; otherwise go on with so many workers."""
-        trial = self._wait_for_trial(1 if found.gain is None else 2)
+        self._ours().stop_tuning()
+        trial = self._wait_for_trial()
         if trial.make_engine is None:
             self._is_final = True
             self._stay(f"{holds}, but cannot move to processes: {trial.refusal}", begin_with)
@@ -318,12 +328,14 @@ class Decider:
             self._stay(f"{holds}, but processes would not pay for the calls that are left: {left}", begin_with)
             return
         crew = self._ours()
-        self._is_decided = True
-        self.decision = f"processes, at most {processes} workers: {holds}; about {bill.gain:.1f}x faster"
-        self.destination = trial.make_engine
-        crew.stop_tuning()
-        crew.sizer.pace = IN_PROCESSES
-        crew.resize(processes)
+        with self._moving:
+            self._is_decided = True
+            self.decision = f"processes, at most {processes} workers: {holds}; about {bill.gain:.1f}x faster"
+            self.destination = trial.make_engine
+            crew.sizer.pace = IN_PROCESSES
+            if self.knee is not None:  # then the bound goes by the number of the moment
+                crew.sizer.resize(processes)
+            crew.resize(processes)
 
     def _count_processes(self, found: Measures) -> int:
         """Return how many it takes to keep the cores busy."""
@@ -337,26 +349,33 @@ class Decider:
         further = FURTHER_START_SECONDS * (processes - self._cores)
         return opening + further + (WARM_START_SECONDS if is_keeper_running() else START_SECONDS)
 
-    def _wait_for_trial(self, workers: int) -> Trial:
+    def _wait_for_trial(self) -> Trial:
         patience = PATIENCE_SECONDS
         self._wants_trial = self._awaits_news = True
-        deadline = perf_counter() + patience
+        before, deadline = self._gauges.since(), perf_counter() + patience
         while (trial := self._trial) is None:
             self._wait(deadline - perf_counter())
             if perf_counter() >= deadline:
-                if workers < self._max_workers:
-                    workers += 1
-                    self._ours().resize(workers)
-                patience *= 2
-                deadline = perf_counter() + patience
+                if self._gauges.since(before)[2] < BUSY_CORES * patience:  # they wait, perhaps for many others
+                    self._have_more(self._ours().max_workers)
+                else:
+                    self._have_more(1)
+                    patience *= 2
+                before, deadline = self._gauges.since(), perf_counter() + patience
         self._awaits_news = False
         return trial
+
+    def _have_more(self, workers: int) -> None:
+        crew = self._ours()
+        if (more := min(crew.max_workers + workers, self._max_workers)) > crew.max_workers:
+            crew.resize(more)
 
     def _stay(self, reason: str, begin_with: int | None = None) -> None:
         self._is_decided = True
         self._say_threads(reason)
         if (crew := self._crew) is None:
             return
+        crew.sizer.pace = ON_THREADS
         if self.knee is not None:
             if begin_with is not None:
                 self.knee.begin_with(begin_with)

@@ -39,6 +39,7 @@ class Gauge:
         self.opening = opening
         self._thread = threading.get_native_id()
         self._in_line_before = seconds_in_line(self._thread)
+        self._in_line = 0.0  # so far; when the thread has ended, nobody can tell
         # Chunks that are made: calls, seconds, seconds of a processor; then the one in hand, and when it began.
         self._state: tuple[int, float, float, Chunk | None, float, float] = (0, 0.0, 0.0, None, 0.0, 0.0)
 
@@ -57,7 +58,8 @@ class Gauge:
 
     def seconds_in_line(self) -> float:
         """Return how long calls could not go on because others had the processors."""
-        return max(0.0, seconds_in_line(self._thread) - self._in_line_before)
+        self._in_line = max(self._in_line, seconds_in_line(self._thread) - self._in_line_before)
+        return self._in_line
 
     def read(self) -> tuple[int, float, float]:
         """Return how many calls have ended, the seconds that they took so far, and those of a processor."""
@@ -105,7 +107,8 @@ class MovableEngine:
 
     def make_calls(self, chunk: Chunk) -> None:
         """Make the calls of ``chunk``, all in the same place."""
-        self.get_ready()
+        if chunk.trial is None:  # otherwise its time runs already: whoever holds it to that has asked before
+            self.get_ready()
         gauge = self._gauge
         if gauge is None:
             self._engine.make_calls(chunk)
