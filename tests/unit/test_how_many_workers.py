@@ -51,6 +51,17 @@ def test_it_comes_near_to_the_best_number(case: Case) -> None:
         assert reached >= case.reaches * simulate(case.make, fixed(case.best)(), SECONDS, seed=seed), seed
 
 
+def test_one_worker_to_begin_with_may_be_all_that_it_takes() -> None:
+    """There are no fewer to go back to."""
+    knee, now = Knee(), 0.0
+    knee.begin_with(1)
+    now = feed(knee, now, latency=0.1)
+    assert knee.workers == 2
+    feed(knee, now, latency=0.2, windows=3)
+
+    assert knee.workers == 1
+
+
 def test_it_finds_out_that_there_are_more_places_than_before() -> None:
     def make(chance: random.Random) -> Server:
         return Server(same()(chance), places=20, grows_at=SECONDS)

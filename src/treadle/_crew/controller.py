@@ -255,8 +255,10 @@ class Knee:
             if self._is_guess:  # nor is it known that more bring nothing
                 self._is_guess, self._decide = False, self._grow
                 self._double(now)
-            else:
+            elif self._fewer.workers < self._base.workers:
                 self._decide = self._confirm
+            else:  # it was one, and is
+                self._settle(now)
         else:
             self._set(workers, now, "fewer may do as well")
             self._decide = self._shrink
