@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from treadle._core.gil import is_gil_enabled
 from treadle._crew import decider
 from treadle._crew.chunking import ON_THREADS
 from treadle._crew.deciding import Measures
+from treadle._crew.pickling_trial import try_pickling
+from treadle._engines.engine import CallPlan
 from treadle._run import choosing
 from treadle.testing import ManualClock
 
@@ -189,6 +191,20 @@ def test_the_bound_goes_by_the_number_of_processes_where_that_is_what_was_found(
         results += itertools.islice(run, 100)
 
         assert run.stats.taken <= len(results) + 2 + 1
+
+
+def test_pickling_costs_what_it_computes() -> None:
+    """Whatever else keeps the processors, or the GIL, while it is tried."""
+
+    class Waits:
+        def __reduce__(self) -> Any:
+            time.sleep(0.2)
+            return int, ()
+
+    trial = try_pickling(CallPlan(abs, copy_context()), Waits(), None)
+
+    assert trial.make_engine is not None
+    assert trial.seconds < 0.2
 
 
 @pytest.mark.usefixtures("holds_the_gil")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
+from time import thread_time
 
 from treadle._crew.room import call_for_help
 from treadle._engines.engine import CallPlan, Engine
@@ -32,9 +32,9 @@ def try_pickling(plan: CallPlan, item: object, result: object) -> Trial:
 
     try:
         parcel = wrap_plan(plan)
-        began = perf_counter()
+        began = thread_time()  # others may have the processor meanwhile, and the GIL
         wrap(item, "the argument")
         wrap(result, "the result")
-        return Trial(perf_counter() - began, lambda: ProcessEngine(plan, parcel, call_for_help))
+        return Trial(thread_time() - began, lambda: ProcessEngine(plan, parcel, call_for_help))
     except BaseException as error:  # pickling is code of the user's, and this is a thread that makes calls
         return Trial(refusal=str(error))
