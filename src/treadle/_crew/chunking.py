@@ -1,7 +1,8 @@
 """How many items a worker takes in one go, and how far the intake may run ahead.
 
 A hand-over between threads costs tens of microseconds, so tiny calls are taken many at a time; a call of a
-millisecond gains nothing from company, and would only delay it.
+millisecond gains nothing from company, and would only delay it. But for where workers are so many that their
+hand-overs, with a GIL, would take more of the time than there is.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class ChunkSizer:
         """Return how many items may be taken beyond the last result consumed, ``active`` workers being busy.
 
         ``max_workers + buffersize``, where ``buffersize`` is by default ``max_workers * lead`` chunks; it grows only
-        while calls are tiny and what they return is small.
+        while calls are short and what they return is small.
         """
         if self._buffersize is not None:
             return self._max_workers + self._buffersize

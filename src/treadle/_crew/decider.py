@@ -56,7 +56,8 @@ CLEARLY_WAITING_SHARE = 0.05
 SETTLE_SECONDS = 0.010
 TRY_SECONDS = 0.040
 TRY_CALLS = 8
-# A call that does not end may wait for one that has not begun: so one worker more each time, at ever longer intervals.
+# A call that does not end may wait for one that has not begun, or for many: so twice the workers each time if those
+# there are wait, and otherwise one more, at ever longer intervals.
 PATIENCE_SECONDS = 0.25
 # When calls that stay on threads are looked at again, and how much later each further time.
 LOOK_AGAIN_SECONDS = 0.5

@@ -188,10 +188,11 @@ def map(
             same limiter. The bounds below go by the number of the moment. Not for calls that wait for each other.
         ordered: Deliver in input order; False delivers as calls complete.
         buffersize: Items that may wait, beyond one per worker. By default as many as there are workers (or with
-            ``chunksize`` that many chunks), and more only while calls are tiny and what they return is small.
+            ``chunksize`` that many chunks), and more only while calls are short and what they return is small.
             One given also caps the chunks.
-        chunksize: Items a worker takes in one go. By default found by measuring: 1 for calls of a
-            millisecond or more, up to 2,048 for tiny ones. Idle workers take calls over from busy ones. A process may
+        chunksize: Items a worker takes in one go. By default found by measuring: up to 2,048 for tiny calls, 1 for
+            those of a millisecond or more; of calls below 20 milliseconds some where threads are so many that they
+            would not be handed over fast enough one by one. Idle workers take calls over from busy ones. A process may
             be sent several chunks of tiny calls at once, and answers each by itself.
         call_timeout: Seconds for one call. A call that takes longer is asked to end (see ``check_cancelled``) and
             counts as ``timed_out``, with ``CallTimedOut`` for its error, whatever it returns later; if it does
