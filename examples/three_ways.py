@@ -1,4 +1,4 @@
-"""Six kinds of calls, and which of threads, processes and coroutines suits each. Figures: docs/threads-processes-async.md.
+"""Six kinds of calls, and what suits each: threads, processes or coroutines. See docs/threads-processes-async.md.
 
 Run it to see what is to be used for each; for the tables, in this folder and for any of the functions:
 
@@ -27,17 +27,17 @@ async def fetch_async(item):
     return item
 
 
-def count_primes(item):
+def count_primes(_):
     """Compute in pure Python, which holds the GIL."""
     return sum(all(number % divisor for divisor in range(2, int(number**0.5) + 1)) for number in range(2, 4000))
 
 
-def checksum(item):
+def checksum(_):
     """Compute in C, which lets go of the GIL: hashlib does from 2 kB on."""
     return hashlib.sha256(MEGABYTE).hexdigest()
 
 
-def fetch_and_parse(item):
+def fetch_and_parse(_):
     """Wait for three quarters of the time, and compute for one."""
     time.sleep(0.012)
     return sum(number * number for number in range(60_000))

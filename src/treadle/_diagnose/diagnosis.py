@@ -56,7 +56,8 @@ class Pickling:
         seconds: To pickle both.
         argument: Bytes of the one; None: not known.
         result: Bytes of the other; None: not known.
-        problems: What cannot be sent, with the way to it; empty: nothing stands in the way.
+        problems: What cannot be sent, with the way to it, or what became of all calls there; empty: nothing is in the
+            way.
     """
 
     seconds: float = 0.0
@@ -159,7 +160,7 @@ class Diagnosis:
     def remarks(self) -> list[str]:
         """Return what is to be said beside the table, a sentence each."""
         sizes = self.pickling
-        found = [f"Cannot be sent to a process: {problem}" for problem in sizes.problems]
+        found = [f"Not for processes: {problem}" for problem in sizes.problems]
         if not found and sizes.argument is not None and sizes.result is not None:
             travel = f"{shown_bytes(sizes.argument)} there and {shown_bytes(sizes.result)} back"
             found.append(f"Pickling takes {shown_seconds(sizes.seconds)} a call, {travel}")

@@ -11,11 +11,11 @@ from typing import Any
 
 from treadle._core.cores import usable_cores
 from treadle._core.coroutine_function import is_coroutine_function
-from treadle._core.describe import annotate
+from treadle._core.describe import annotate, describe
 from treadle._core.gil import is_gil_enabled
 from treadle._core.settings import EngineName
 from treadle._crew.deciding import START_SECONDS, TINY_SECONDS, WARM_START_SECONDS, Measures
-from treadle._diagnose.diagnosis import Diagnosis, Pickling
+from treadle._diagnose.diagnosis import Diagnosis, Pickling, count
 from treadle._diagnose.prospects import Findings, is_past_knee, most_workers, numbers_of
 from treadle._diagnose.rehearsal import Rehearsal, Trial
 from treadle._diagnose.report import Facts
@@ -106,7 +106,8 @@ class Examination:
                 break
         if self._basis == "threads" and _has_processes() and not self._pickling.problems:
             for workers in sorted({1, min(usable_cores(), self._findings().most)}, reverse=True):
-                self._try("processes", workers)
+                if not self._pickling.problems:
+                    self._try("processes", workers)
 
     def _is_past_knee(self) -> bool:
         measured = {speed.workers: speed for speed in self._findings().measured if speed.engine == self._basis}
@@ -126,6 +127,8 @@ class Examination:
 
     def _note(self, trial: Trial) -> None:
         self._trials.append(trial)
+        if trial.engine == "processes" and (problem := _trouble_of(trial)) is not None:
+            self._pickling = replace(self._pickling, problems=(*self._pickling.problems, problem))
         is_alone = trial.workers == 1 and trial.engine in ("loop", self._basis)
         if is_alone and (trial.calls or not self._found.calls):
             held = self._found.held if trial.held is None else trial.held
@@ -145,7 +148,8 @@ class Examination:
         return self._seconds - (perf_counter() - self._began)
 
     def _findings(self) -> Findings:
-        tried = {(trial.engine, trial.workers): trial for trial in self._trials if trial.rate is not None}
+        useful = [trial for trial in self._trials if trial.rate is not None and trial.failed < trial.calls]
+        tried = {(trial.engine, trial.workers): trial for trial in useful}
         two = tried.get(("threads", 2))
         return Findings(
             replace(self._found, gain=None if two is None else 2 * self._found.mean / two.measures().mean),
@@ -159,6 +163,15 @@ class Examination:
             has_processes=_has_processes(),
             is_async=self._is_async,
         )
+
+
+def _trouble_of(trial: Trial) -> str | None:
+    """Return why calls are not for processes after all, though they can be sent there; None: they may be."""
+    if trial.unfinished and not trial.calls:
+        return f"there, {count(trial.unfinished, 'call')} had not ended when time was up"
+    if trial.failed and trial.failed == trial.calls:
+        return f"there, every call failed, the first with {describe(trial.error)}"
+    return None
 
 
 def _start_seconds() -> float:

@@ -206,7 +206,7 @@ def _weigh(it: Findings, speeds: list[Speed]) -> Verdict:
     if it.cores < 2:
         return _stay(it, speeds, f"{holds}, and with one core so would processes")
     if it.pickling.problems:
-        return _stay(it, speeds, f"{holds}, and they cannot be sent to processes as they are")
+        return _stay(it, speeds, f"{holds}, and they cannot be made in processes as they are")
     workers = it.cores if it.left is None else max(1, min(it.cores, it.left))
     bill = make_out(it.found, it.pickling.seconds, it.left, workers, it.start)
     if bill.pays:

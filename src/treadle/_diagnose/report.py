@@ -101,7 +101,7 @@ class Facts:
             return
         bill = make_out(it.found, it.pickling.seconds, None, it.cores)
         if bill.pays:
-            condition = "if it could be sent there" if it.pickling.problems else "for many more calls than these"
+            condition = "if its calls could be made there" if it.pickling.problems else "for many more calls than these"
             yield f"{amount(it.cores, 'processes')} would be about {bill.gain:.1f} times as fast, {condition}"
 
     def _notes_on_calls(self) -> Iterator[str]:
