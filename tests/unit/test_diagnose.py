@@ -7,6 +7,7 @@ import functools
 import itertools
 import json
 import math
+import os
 import pickle
 import sys
 import threading
@@ -23,6 +24,7 @@ from treadle._core.gil import is_gil_enabled
 from treadle._crew.deciding import Measures
 from treadle._diagnose import blas, examination
 from treadle._diagnose.diagnosis import Pickling, Speed
+from treadle._diagnose.examination import _trouble_of
 from treadle._diagnose.prospects import Findings, expect, give_verdict, kind_of, numbers_of, speeds_of
 from treadle._diagnose.rehearsal import Trial, rate_of
 from treadle._diagnose.report import Facts
@@ -203,7 +205,11 @@ def report(found: Findings, fn: Callable[..., Any] = print, *trials: Trial, load
     ("measures", "trials", "note"),
     [
         ({**HOLDS, "left": 3}, [], "4 processes would be about 4.0 times as fast, for many more calls than these"),
-        ({**HOLDS, "pickling": CANNOT}, [], "4 processes would be about 4.0 times as fast, if it could be sent there"),
+        (
+            {**HOLDS, "pickling": CANNOT},
+            [],
+            "4 processes would be about 4.0 times as fast, if its calls could be made there",
+        ),
         ({**WAITS, "left": 1000}, [], 'More workers may bring more: max_workers="auto" finds how many'),
         ({"computing": 1.0, "held": 0.07, "gain": 0.8}, [], "Two threads came 0.8 times as far as one"),
         (WAITS, [Trial("threads", 1, calls=4)], "4 calls were made of 3 items: again and again of the same"),
@@ -586,9 +592,32 @@ def test_what_cannot_be_sent_to_a_process_is_named(fn: Callable[[Any], Any], ite
     found = treadle.diagnose(fn, [item] * 100, seconds=3, max_workers=2)
 
     assert any(problem.startswith(culprit) for problem in found.pickling.problems)
-    assert f"Cannot be sent to a process: {culprit}" in str(found)
+    assert f"Not for processes: {culprit}" in str(found)
     assert found.engine != "processes"
     assert not any(speed.is_measured for speed in found.speeds if speed.engine == "processes")
+
+
+def compute_here_only(here: int, _: int) -> int:
+    if os.getpid() != here:
+        raise RuntimeError("not there")
+    return sum(range(20_000))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no processes")
+def test_processes_where_every_call_fails_are_not_what_to_use() -> None:
+    """Who fails at once is fast."""
+    found = treadle.diagnose(functools.partial(compute_here_only, os.getpid()), range(1000), seconds=3, max_workers=2)
+
+    if found.kind == "holds the GIL":
+        assert "there, every call failed, the first with RuntimeError('not there')" in found.pickling.problems
+    assert found.engine != "processes"
+    assert not any(speed.is_measured for speed in found.speeds if speed.engine == "processes")
+
+
+def test_where_no_call_ends_in_processes_is_no_place_for_them() -> None:
+    assert _trouble_of(Trial("processes", 2, unfinished=1)) == "there, 1 call had not ended when time was up"
+    assert _trouble_of(Trial("processes", 2, calls=3, unfinished=1)) is None
+    assert _trouble_of(Trial("processes", 2)) is None
 
 
 def test_a_resource_is_opened_for_each_worker_and_named_in_the_line() -> None:
