@@ -202,6 +202,27 @@ def test_killed_while_it_is_sent_an_argument() -> None:
     engine.close()
 
 
+def test_what_is_lost_because_we_killed_it_was_cancelled() -> None:
+    """Also if the call had ended by then: whose run has timed out hears of that, and of no death."""
+    engine = open_engine(os.urandom)
+    child = engine._child
+    assert child is not None
+    chunk, original = make_chunk([10]), child.wire.receive
+
+    def receive(seconds: float | None = None) -> Any:
+        wait_until(lambda: child.page[1] == 1)  # it has ended, and nobody takes the result off the line
+        chunk.is_cancelled = True
+        engine.kill()
+        child.wire.receive = original  # type: ignore[method-assign]
+        raise EOFError
+
+    child.wire.receive = receive  # type: ignore[method-assign]
+    engine.make_calls(chunk)
+
+    assert [type(error) for error in (chunk.failures or {}).values()] == [treadle.Cancelled]
+    engine.close()
+
+
 def test_killed_while_it_sends_a_result(file_gate: FileGate) -> None:
     """Half of the result has come: the call has ended, and is not made again."""
     engine = open_engine(lambda size: bytes(size))

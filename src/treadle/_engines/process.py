@@ -193,10 +193,10 @@ class ProcessEngine:
         self._deaths = 0
         self._fitting = 1
         for at in range(reported, begun):
-            if at < max(ended, begun - 1):
-                fail(chunk, results, ProcessDied(error.cause, had_ended=True))
-            elif chunk.is_cancelled:
+            if chunk.is_cancelled:  # it was us, and whoever asked for it hears of that, not of a death
                 fail(chunk, results, Cancelled("its process was killed"))
+            elif at < max(ended, begun - 1):
+                fail(chunk, results, ProcessDied(error.cause, had_ended=True))
             else:
                 fail(chunk, results, error)
         put_back(chunk, portion[begun:])
