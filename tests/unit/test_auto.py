@@ -8,6 +8,7 @@ import itertools
 import logging
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -98,9 +99,10 @@ def test_calls_that_hold_the_gil_go_on_in_processes() -> None:
     assert [item for item, _ in results] == list(range(len(results)))
     assert results[0][1] == os.getpid()
     assert results[-1][1] != os.getpid()
-    assert run.stats.decision == (
-        "processes, at most 2 workers: calls hold the GIL (they compute 100% of their time, and it was held 100% of"
-        " it); about 2.0x faster"
+    assert re.fullmatch(  # how much faster depends on how long pickling took
+        r"processes, at most 2 workers: calls hold the GIL \(they compute 100% of their time, and it was held 100% of"
+        r" it\); about \d\.\dx faster",
+        run.stats.decision or "",
     )
 
 
@@ -426,7 +428,7 @@ def test_calls_that_come_to_hold_the_gil_move_then(monkeypatch: pytest.MonkeyPat
 
     assert [item for item, _ in results] == list(range(len(results)))
     assert (run.stats.decision or "").startswith(
-        "processes, at most 2 workers: calls hold the GIL: together 100% of the time; about 2.0x faster"
+        "processes, at most 2 workers: calls hold the GIL: together 100% of the time; about "
     )
 
 

@@ -62,7 +62,7 @@ def diagnose(
         >>> found = treadle.diagnose(time.sleep, [0.01] * 50, seconds=2, max_workers=4)
         >>> found.kind
         'waits'
-        >>> found.line  # doctest: +SKIP  # on a machine that has nothing else to do
+        >>> found.line  # doctest: +SKIP
         'treadle.map(sleep, items, max_workers=4)'
     """
     from treadle._diagnose.examination import Examination  # not for whoever diagnoses nothing
