@@ -433,6 +433,26 @@ def test_calls_that_come_to_hold_the_gil_move_then(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("looks_soon")
+def test_calls_that_last_on_threads_do_not_keep_processes_from_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as there are to be processes: each has a place in the crew."""
+    gate, samples = FileGate(tmp_path), iter([WAITS])
+
+    def call(item: int) -> tuple[int, int]:
+        if item < 2:
+            gate.hold()
+        return burn(item)
+
+    monkeypatch.setattr(decider.Decider, "_sample", lambda *_, **__: next(samples, COMPUTES))
+    monkeypatch.setattr(decider, "probe", finds_it_held)
+    with treadle.map(call, itertools.count(), engine="auto", max_workers=8, ordered=False) as run:
+        until(is_elsewhere, run)
+        list(itertools.islice(run, 500))
+        gate.open()
+
+
+@pytest.mark.usefixtures("looks_soon")
 def test_calls_that_wait_when_they_are_alone_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """What keeps the GIL busy is that there are so many of them, and processes have as much to do with each."""
     samples = iter([WAITS] * 3)

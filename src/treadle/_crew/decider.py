@@ -97,6 +97,7 @@ class Decider:
         self._had_gil = False
         self._is_decided = False
         self._is_final = False
+        self._processes = 0  # once they are decided on
         self.decision = ""
         self._say_threads("nothing was decided yet")
 
@@ -185,6 +186,7 @@ class Decider:
             self._decide()
             self._awaits_news = self._wants_trial = False
             self._look_again()
+            self._make_up_for_the_last()
         except Over:
             pass
         except BaseException as error:
@@ -333,10 +335,21 @@ class Decider:
             self._is_decided = True
             self.decision = f"processes, at most {processes} workers: {holds}; about {bill.gain:.1f}x faster"
             self.destination = trial.make_engine
+            self._processes = processes
             crew.sizer.pace = IN_PROCESSES
             if self.knee is not None:  # then the bound goes by the number of the moment
                 crew.sizer.resize(processes)
             crew.resize(processes)
+
+    def _make_up_for_the_last(self) -> None:
+        """Have a process more for each call that is still made on a thread: it may last, and has a place."""
+        last = self._gauges.busy()
+        while last and self.destination is not None:
+            self._pause(PATIENCE_SECONDS)
+            last = self._gauges.busy()
+            with self._moving:
+                if self.destination is not None:
+                    self._ours().resize(min(self._processes + last, self._max_workers))
 
     def _count_processes(self, found: Measures) -> int:
         """Return how many it takes to keep the cores busy."""
