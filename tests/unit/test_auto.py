@@ -367,6 +367,7 @@ def test_where_the_others_compute_one_alone_is_measured(gate: Gate, monkeypatch:
         return item
 
     monkeypatch.setattr(decider.Decider, "_gather", note)
+    monkeypatch.setattr(decider, "BUSY_CORES", 0.01)  # on a busy machine they get less
     with treadle.map(call, range(100), engine="auto", max_workers=4) as run:
         assert gathered.wait(PATIENCE_SECONDS), "they were taken for calls that wait"
         gate.open()
