@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 TIMEOUT_SECONDS = 60.0
@@ -35,6 +37,24 @@ def start(command: list[str], cwd: Path | None = None, stdin: int | None = None)
         # Whatever started the tests may ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+
+
+def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
+    """Yield what it writes, line by line; one that does not end, and what it has forked, is ended."""
+    assert process.stdout is not None
+    timer = threading.Timer(TIMEOUT_SECONDS, _end, args=(process,))
+    timer.name = "treadle-test-timer"
+    timer.start()
+    try:
+        yield from process.stdout
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    subprocess.run(["pkill", "-KILL", "-P", str(process.pid)], check=False)
+    process.kill()
 
 
 def finish(process: subprocess.Popen[str], text: str | None = None) -> tuple[int, str, str]:

@@ -22,7 +22,7 @@ import treadle
 from tests.calls import FOR_EVER_SECONDS, Nap
 from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import wait_until
-from tests.programs import finish, start_program
+from tests.programs import finish, lines_of, start_program
 from treadle._run import executor as executor_module
 from treadle.testing import ManualClock
 
@@ -1104,9 +1104,8 @@ def asked_to_end(pool):
 def run_program(body: str, code: int = 0) -> tuple[str, str]:
     """Run a program, send it Ctrl-C whenever it says that it is ready, and return what else it wrote."""
     process = start_program(PREAMBLE + body)
-    assert process.stdout is not None
     lines = []
-    for line in process.stdout:
+    for line in lines_of(process):
         if line == "ready\n":
             process.send_signal(signal.SIGINT)
         else:

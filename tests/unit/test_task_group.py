@@ -17,7 +17,7 @@ import pytest
 import treadle
 from tests.calls import FOR_EVER_SECONDS, Nap
 from tests.conftest import Gate
-from tests.programs import finish, start_program
+from tests.programs import finish, lines_of, start_program
 from treadle._core.cancellation import Scope, current_scope
 from treadle._core.gil import is_gil_enabled
 from treadle.testing import ManualClock
@@ -1316,9 +1316,8 @@ def say(*texts):
 def run_interrupted(body: str) -> tuple[str, str]:
     """Run a program, send it Ctrl-C whenever it says so, and return what it wrote otherwise."""
     process = start_program(PREAMBLE + body)
-    assert process.stdout is not None
     lines = []
-    for line in process.stdout:
+    for line in lines_of(process):
         if line == "ready\n":
             process.send_signal(signal.SIGINT)
         else:
