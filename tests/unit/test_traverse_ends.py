@@ -417,12 +417,13 @@ def test_ctrl_c_ends_it_and_the_account_is_exact() -> None:
             return [2 * node + 1, 2 * node + 2]
 
         traversal = treadle.traverse(visit, [0], max_workers=4, chunksize=1)
+        nodes = []
         try:
             for node in traversal:
-                pass
+                nodes.append(node)
         except KeyboardInterrupt:
             rest = list(traversal.rest())
-            print(traversal.stats.taken, 3 + len(rest), collections.Counter(o.status for o in rest)["cancelled"])
+            print(traversal.stats.taken, len(nodes) + len(rest), collections.Counter(o.status for o in rest)["cancelled"])
         """
     )
     assert process.stdout is not None
