@@ -225,7 +225,7 @@ def test_it_is_found_out_if_a_limiter_looks_without_its_lock(find: Search, monke
 
     monkeypatch.setattr(Limiter, "_take_place", take_place)
 
-    find(lambda: three_at_a_gate_for_one(2), schedules=3000)  # it shows in few of them
+    find(lambda: three_at_a_gate_for_one(2), schedules=20_000)  # one in some 2,000 shows it
 
 
 def a_waiter_at_the_gate_is_cancelled() -> None:
