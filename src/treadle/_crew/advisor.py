@@ -14,6 +14,7 @@ from treadle._core.processor import processor_seconds_of
 from treadle._core.tell import tell
 from treadle._crew.deciding import COMPUTING_SHARE, HELD_SHARE, Measures, make_out
 from treadle._crew.gil_probe import Over, probe
+from treadle._sync.aside import start_thread
 
 if TYPE_CHECKING:
     from treadle._crew.crew import Crew
@@ -55,8 +56,8 @@ class Advisor:
             return
         name = f"treadle-{self._name}-advisor"
         try:
-            threading.Thread(target=self._look, args=(calls,), name=name, daemon=True).start()
-        except RuntimeError:  # no thread to be had, and no advice
+            start_thread(threading.Thread(target=self._look, args=(calls,), name=name, daemon=True))
+        except (RuntimeError, MemoryError):  # no thread to be had, and no advice
             return
 
     def _look(self, calls: int) -> None:
