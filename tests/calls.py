@@ -66,3 +66,23 @@ class FileGate:
     def open(self) -> None:
         """Let everybody through, now and later."""
         (self._folder / "open").touch()
+
+
+class Meter:
+    """Counts how many are inside at the same time."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self.passed = 0
+        self._now = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._now += 1
+            self.passed += 1
+            self.most = max(self.most, self._now)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._now -= 1

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import treadle
+from tests.calls import Meter
 from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import PLACES, RESULTS, Calls, wait_until
 from treadle._core.gil import is_gil_enabled
@@ -35,26 +36,6 @@ def waiting_in(limiter: treadle.Limiter) -> int:
 
 def inside(limiter: treadle.Limiter) -> int:
     return len(limiter._state().holders)
-
-
-class Meter:
-    """Counts how many are inside at the same time."""
-
-    def __init__(self) -> None:
-        self.most = 0
-        self.passed = 0
-        self._now = 0
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._now += 1
-            self.passed += 1
-            self.most = max(self.most, self._now)
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._now -= 1
 
 
 @pytest.mark.parametrize("given", [5, "1/s", True])

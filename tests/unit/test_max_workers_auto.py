@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import treadle
+from tests.calls import Meter
 from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import wait_until
 from treadle._crew import lessons
@@ -42,24 +43,6 @@ class Told(Knee):
         self.workers = workers
         assert crew.tuner is not None
         crew.tuner.follow()
-
-
-class Overlap:
-    """Counts how many calls go on at once."""
-
-    def __init__(self) -> None:
-        self.most = 0
-        self._now = 0
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._now += 1
-            self.most = max(self.most, self._now)
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._now -= 1
 
 
 def crew_of(owner: Any) -> Crew:
@@ -106,7 +89,7 @@ def test_a_bound_that_was_given_goes_by_the_number_of_the_moment(gate: Gate) -> 
 
 
 def test_those_at_work_who_are_too_many_leave_after_their_call(gate: Gate) -> None:
-    overlap, after = Overlap(), threading.Event()
+    overlap, after = Meter(), threading.Event()
 
     def call(item: int) -> int:
         if item < 4:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+from treadle._crew.deciding import WAITING_SHARE
 from treadle._crew.rounds import Lesson, Level, Round, Window
 
 # As many as there are where nobody says how many: so finding the number is no slower, where more are better.
@@ -31,8 +32,6 @@ PROBE_WINDOWS = 3
 BUSY_SHARE = 0.85
 # So much of the processors busy means that these are what workers share.
 COMPUTING_CORES = 0.7
-# And so much of what one call takes that is alone.
-COMPUTING_SHARE = 0.15
 # Twice the workers have to bring so much more.
 WORTH_DOUBLING = 0.25
 HARDLY_ANY_GAIN = 0.10
@@ -204,7 +203,7 @@ class Knee:
         """Tell whether calls compute, rather than keep the processors busy only by how many there are."""
         if window.computing < COMPUTING_CORES:
             return False
-        return self._alone == math.inf or window.cores / max(1, window.calls) > COMPUTING_SHARE * self._alone
+        return self._alone == math.inf or window.cores / max(1, window.calls) > WAITING_SHARE * self._alone
 
     def _is_crowded(self, window: Window) -> bool:
         """Tell whether calls stand in each other's way, as far as one that was alone can tell."""
@@ -228,10 +227,11 @@ class Knee:
             self._stop_growing(base, min(1.0, fastest / base.rate), now)  # how much less it is, nobody has seen
 
     def _stop_growing(self, base: Level, gain: float, now: float) -> None:
-        if self._is_fresh and gain < 1 + HARDLY_ANY_GAIN:
+        has_gained = gain >= 1 + HARDLY_ANY_GAIN
+        if self._is_fresh and not has_gained:
             self._step_down(base.workers // 2, now)
         else:
-            needed = math.ceil(HEADROOM * self._best_rate * self._latency) if gain >= 1 + HARDLY_ANY_GAIN else 0
+            needed = math.ceil(HEADROOM * self._best_rate * self._latency) if has_gained else base.workers
             self._set(min(max(needed, base.workers), self.workers), now, "more brought hardly more")
             self._settle(now)
         self._is_fresh = False

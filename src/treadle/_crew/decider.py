@@ -26,18 +26,17 @@ from treadle._crew.deciding import (
     FURTHER_START_SECONDS,
     HELD_SHARE,
     PROCESSES_PER_CORE,
-    START_SECONDS,
-    WARM_START_SECONDS,
     Measures,
     judge,
     make_out,
 )
 from treadle._crew.gauges import Gauges
 from treadle._crew.gil_probe import Over, probe
-from treadle._crew.pickling_trial import Trial, try_pickling
+from treadle._crew.pickling_trial import Trial, start_seconds, try_pickling
 from treadle._engines.engine import CallPlan, Engine
 from treadle._engines.inline import InlineEngine
 from treadle._engines.movable import Gauge, MovableEngine
+from treadle._sync.aside import start_thread
 from treadle._sync.parker import Parker
 
 if TYPE_CHECKING:
@@ -146,8 +145,8 @@ class Decider:
         if self._begin.acquire(blocking=False):
             thread = threading.Thread(target=self._run, name=f"treadle-{self._name}-decider", daemon=True)
             try:
-                thread.start()
-            except RuntimeError as error:
+                start_thread(thread)
+            except (RuntimeError, MemoryError) as error:
                 self._is_thread_due = False
                 self._stay(f"nothing was measured, as no further thread starts ({error})")
         elif self._awaits_news:
@@ -357,11 +356,7 @@ class Decider:
         return min(max(self._cores, wanted), self._max_workers)
 
     def _start_seconds(self, processes: int) -> float:
-        from treadle._engines.process_start import is_keeper_running
-
-        opening = self._gauges.opening
-        further = FURTHER_START_SECONDS * (processes - self._cores)
-        return opening + further + (WARM_START_SECONDS if is_keeper_running() else START_SECONDS)
+        return start_seconds() + self._gauges.opening + FURTHER_START_SECONDS * (processes - self._cores)
 
     def _wait_for_trial(self) -> Trial:
         patience = PATIENCE_SECONDS

@@ -21,7 +21,7 @@ class Gauges:
 
     def start_over(self) -> None:
         """Leave what was so far out of what calls take."""
-        self._before, self._in_line_before = self.since(), self._in_line()
+        self._before, self._in_line_before = self.since(), self.seconds_in_line()
 
     def add(self, gauge: Gauge) -> None:
         """Read this one too, from now on."""
@@ -43,11 +43,16 @@ class Gauges:
 
     def measures(self) -> Measures:
         """Return what calls take, as far as one can tell by now."""
-        calls, seconds, computing = self.since(self._before)
-        in_line = self._in_line() - self._in_line_before
-        return Measures(calls, seconds, computing / max(computing, seconds - in_line, 1e-9))
+        calls, seconds, computing = self.lately()
+        return Measures(calls, seconds, computing / self.undisturbed_seconds())
 
-    def _in_line(self) -> float:
+    def undisturbed_seconds(self) -> float:
+        """Return the seconds that calls took since one started over, but for those in line for a processor."""
+        _, seconds, computing = self.lately()
+        return max(computing, seconds - (self.seconds_in_line() - self._in_line_before), 1e-9)
+
+    def seconds_in_line(self) -> float:
+        """Return how long calls could not go on because others had the processors; to be asked while threads live."""
         return sum(gauge.seconds_in_line() for gauge in list(self._gauges))
 
     def busy(self) -> int:

@@ -47,6 +47,12 @@ class Knocks:
         """Whether more of them would change nothing."""
         return self.count >= MAX_KNOCKS or (self.count >= MIN_KNOCKS and abs(self._evidence) > SURE)
 
+    def add(self, is_busy: Callable[[], object]) -> None:
+        """Knock once more; ``is_busy`` is asked afterwards: that a GIL is free which nobody wants shows nothing."""
+        late = knock()
+        if late > LATE_SECONDS or is_busy():
+            self.note(late)
+
     def note(self, late: float) -> None:
         """Take note of one more, which was so many seconds late."""
         is_held = late > LATE_SECONDS
@@ -78,15 +84,13 @@ def probe(wait_until_busy: Callable[[], object], is_busy: Callable[[], object]) 
 
     Args:
         wait_until_busy: Called before each knock. What it raises is raised.
-        is_busy: Asked after it: that a GIL is free which nobody wants shows nothing.
+        is_busy: Asked after it, whether somebody could have held it.
     """
     knocks, thread, seconds = Knocks(), threading.get_native_id(), 0.0
     before = seconds_in_line(thread)
     while not knocks.are_enough and seconds < MAX_SECONDS:
         wait_until_busy()
         began = time.perf_counter()
-        late = knock()
+        knocks.add(is_busy)
         seconds += time.perf_counter() - began
-        if late > LATE_SECONDS or is_busy():
-            knocks.note(late)
     return knocks.share(seconds_in_line(thread) - before)

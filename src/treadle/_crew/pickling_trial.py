@@ -1,4 +1,4 @@
-"""Whether calls could be made in processes, as far as pickling goes: tried with a real argument and a real result."""
+"""What it takes to make calls in processes: their start, and pickling, tried with a real argument and a real result."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import thread_time
 
+from treadle._crew.deciding import START_SECONDS, WARM_START_SECONDS
 from treadle._crew.room import call_for_help
 from treadle._engines.engine import CallPlan, Engine
 
@@ -38,3 +39,10 @@ def try_pickling(plan: CallPlan, item: object, result: object) -> Trial:
         return Trial(thread_time() - began, lambda: ProcessEngine(plan, parcel, call_for_help))
     except BaseException as error:  # pickling is code of the user's, and this is a thread that makes calls
         return Trial(refusal=str(error))
+
+
+def start_seconds() -> float:
+    """Return the seconds to the first result of a process, as things are."""
+    from treadle._engines.process_start import is_keeper_running  # not for whoever needs only threads
+
+    return WARM_START_SECONDS if is_keeper_running() else START_SECONDS

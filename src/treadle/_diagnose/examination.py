@@ -14,7 +14,8 @@ from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import annotate, describe
 from treadle._core.gil import is_gil_enabled
 from treadle._core.settings import EngineName
-from treadle._crew.deciding import START_SECONDS, TINY_SECONDS, WARM_START_SECONDS, Measures
+from treadle._crew.deciding import TINY_SECONDS, Measures
+from treadle._crew.pickling_trial import start_seconds
 from treadle._diagnose.diagnosis import Diagnosis, Pickling, count
 from treadle._diagnose.prospects import Findings, is_past_knee, most_workers, numbers_of
 from treadle._diagnose.rehearsal import Rehearsal, Trial
@@ -61,7 +62,7 @@ class Examination:
         self._trials: list[Trial] = []
         self._found = Measures(0, 0.0, 0.0)
         self._pickling = Pickling()
-        self._start = _start_seconds()
+        self._start = start_seconds() if _has_processes() else math.inf
         self._load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
     def diagnosis(self) -> Diagnosis:
@@ -172,11 +173,3 @@ def _trouble_of(trial: Trial) -> str | None:
     if trial.failed and trial.failed == trial.calls:
         return f"there, every call failed, the first with {describe(trial.error)}"
     return None
-
-
-def _start_seconds() -> float:
-    if not _has_processes():
-        return math.inf
-    from treadle._engines.process_start import is_keeper_running  # not for whoever has only threads
-
-    return WARM_START_SECONDS if is_keeper_running() else START_SECONDS

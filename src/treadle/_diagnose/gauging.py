@@ -12,7 +12,8 @@ from treadle._core.gil import is_gil_enabled
 from treadle._core.processor import seconds_in_line
 from treadle._core.settings import EngineName
 from treadle._crew.chunking import ON_THREADS
-from treadle._crew.gil_probe import LATE_SECONDS, MIN_KNOCKS, Knocks, knock
+from treadle._crew.gauges import Gauges
+from treadle._crew.gil_probe import MIN_KNOCKS, Knocks
 from treadle._engines.engine import CallPlan, Engine
 from treadle._engines.inline import InlineEngine
 from treadle._engines.movable import Gauge, MovableEngine
@@ -30,8 +31,7 @@ class Onlooker:
     destination: Callable[[], Engine] | None = None  # they stay where they are
 
     def __init__(self) -> None:
-        self._gauges: list[Gauge] = []
-        self._in_line = 0.0
+        self._gauges = Gauges()
         self._look_at = 0.0
         self._is_over = False
         self._held: float | None = None
@@ -44,14 +44,13 @@ class Onlooker:
 
     def note_begun(self, gauge: Gauge) -> None:
         """See ``Guide``."""
-        if gauge not in self._gauges:
-            self._gauges.append(gauge)
+        self._gauges.add(gauge)
 
     def note_ended(self, _: Chunk) -> None:
         """See ``Guide``; here, as afterwards the thread is gone, and nobody can tell for how long it stood in line."""
         if (now := perf_counter()) >= self._look_at:
             self._look_at = now + LOOK_SECONDS
-            self._in_line = max(self._in_line, sum(gauge.seconds_in_line() for gauge in self._gauges))
+            self._gauges.seconds_in_line()
 
     def call_off(self, error: BaseException) -> None:
         """See ``Guide``: nothing moves."""
@@ -63,9 +62,8 @@ class Onlooker:
 
     def read(self) -> tuple[float, float]:
         """Return the seconds of calls, without those in line for a processor, and those that they had one."""
-        readings = [gauge.read() for gauge in self._gauges]
-        computing = sum(computing for _, _, computing in readings)
-        return max(computing, sum(seconds for _, seconds, _ in readings) - self._in_line, 1e-9), computing
+        _, _, computing = self._gauges.since()
+        return self._gauges.undisturbed_seconds(), computing
 
     @contextmanager
     def knocking(self, is_wanted: bool) -> Iterator[None]:
@@ -85,8 +83,6 @@ class Onlooker:
         knocks, thread = Knocks(), threading.get_native_id()
         before = seconds_in_line(thread)
         while not self._is_over and knocks.count < MAX_KNOCKS:
-            late = knock()
-            if late > LATE_SECONDS or any(gauge.is_busy for gauge in self._gauges):
-                knocks.note(late)
+            knocks.add(self._gauges.busy)
         if knocks.count >= MIN_KNOCKS:
             self._held = knocks.share(seconds_in_line(thread) - before)

@@ -25,15 +25,10 @@ from treadle._run.options import prepare
 from treadle._run.run import Run
 from treadle.errors import TooManyAbandoned
 
-# Items that are kept to be called again, should there be no others; they may be large.
-KEPT_ITEMS = 64
 # A call that takes so long waits for nobody who hands over: there, no item is taken before somebody is free for it.
 SLOW_SECONDS = 0.020
 GRACE_SECONDS = 0.25
 WEIGHING_SECONDS = 0.05
-LOOK_SECONDS = 0.02
-# More would not make the share more exact than it has to be.
-MAX_KNOCKS = 400
 MAX_LOOPED = 100_000
 
 
