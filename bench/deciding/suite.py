@@ -33,6 +33,7 @@ class Found:
     """What was measured for one workload: seconds of the oracle, and of all others by name."""
 
     workload: str
+    is_here_only: bool
     setting: Setting
     oracle: float
     seconds: dict[str, float | None] = field(default_factory=dict)
@@ -56,7 +57,7 @@ def measure(workload: Workload, size: Size, rounds: int) -> Found:
     series = interleave(contenders, rounds)
     medians = {name: one.median("seconds") for name, one in series.items()}
     oracle, best = min((medians[name] or math.inf, name) for name in settings)
-    found = Found(workload.name, settings[best], oracle)
+    found = Found(workload.name, job.is_here_only, settings[best], oracle)
     found.seconds = {name: medians[name] for name in (AUTO, AUTO_WORKERS, DEFAULT)}
     for peer in peers.PEERS:
         found.seconds[peer] = peers.measure(peer, workload.name, size, PEERS_PATIENCE * oracle)
@@ -142,8 +143,7 @@ def _cell(one: Found, name: str) -> str:
 
 
 def _is_impossible(one: Found, name: str) -> bool:
-    job = peers.WORKLOADS[one.workload].make(SIZES[0])
-    return name in peers.IN_PROCESSES and job.is_here_only
+    return name in peers.IN_PROCESSES and one.is_here_only
 
 
 def _share(share: float) -> str:
