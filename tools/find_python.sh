@@ -2,7 +2,7 @@
 # Print the interpreter to use: $PYTHON if it is set, else the first of these that is good enough.
 set -euo pipefail
 
-names="python3 python3.13 python3.12 python3.11"
+names="python3 python3.15 python3.14 python3.13 python3.12 python3.11"
 incomplete=
 
 # A name on the PATH proves nothing: it may be a shim with no interpreter behind it.
