@@ -35,13 +35,14 @@ LOCK_READY := $(LOCK_VENV)/.ready-lock
 unless_usable = $(if $(shell [ "$$(cat $(1)/.home 2>/dev/null)" = "$(CURDIR)" ] \
 	&& $(1)/bin/python -c 'print("yes")' 2>/dev/null),,FORCE)
 
-.PHONY: help demo test check lint style types api layers sizes bench format lock clean FORCE
+.PHONY: help demo test check lint style types api layers sizes package bench format lock clean FORCE
 
 help:
 	@echo 'make demo     see it work'
 	@echo 'make test     run the tests, with branch coverage   ARGS="-k name" for pytest, SLOW=1 adds the slow ones,'
 	@echo '                                                    JOBS=0 runs them in one process'
 	@echo 'make check    all checks of the code, or one of them: lint style types api layers sizes'
+	@echo 'make package  build the wheel and the sdist, install each somewhere new, and try them'
 	@echo 'make bench    measure against other libraries       ARGS=... for the benchmark'
 	@echo 'make format   format the code, and fix what can be fixed'
 	@echo 'make lock     lock the dependencies again           UPGRADE=1 takes newer versions'
@@ -53,14 +54,13 @@ demo: $(TEST_READY)
 	@$(BIN)/treadle demo $(ARGS)
 
 ifneq ($(COVERAGE),0)
-# Child processes write there too, wherever they run: hence the absolute path.
+# Child processes write there too, wherever they run: hence the absolute path. Where tests fail, their failures are the last
+# thing to be seen: no table of coverage comes after them.
 test: export COVERAGE_FILE := $(abspath $(VENV))/coverage/data
 test: $(TEST_READY)
 	@rm -rf $(VENV)/coverage && mkdir $(VENV)/coverage
-	@status=0; \
-	$(BIN)/python -m coverage run $(PYTEST) $(MARK) $(ARGS) || status=$$?; \
-	$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report || [ $$status -ne 0 ] || status=1; \
-	exit $$status
+	@$(BIN)/python -m coverage run $(PYTEST) $(MARK) $(ARGS)
+	@$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report
 else
 test: $(TEST_READY)
 	@$(BIN)/python $(PYTEST) $(MARK) $(ARGS)
@@ -90,6 +90,9 @@ layers: $(CHECK_READY)
 
 sizes: $(CHECK_READY)
 	$(BIN)/python tools/check_sizes.py
+
+package: $(TEST_READY)
+	@tools/try_package.sh $(BIN)/python
 
 bench: $(BENCH_READY)
 	@$(BENCH_VENV)/bin/python -m bench $(ARGS)
