@@ -11,10 +11,7 @@ import pkgutil
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -36,8 +33,8 @@ EXAMPLES = sorted(path.relative_to(ROOT / "examples").as_posix() for path in (RO
 DRIVEN = {"chat_server.py", "three_ways.py", "window.py"}
 MODULES = sorted(module.name for module in pkgutil.walk_packages(treadle.__path__, "treadle."))
 
-# The README's programs ask a server of this name; here one on this machine answers for it.
-SHOWN_SERVER = "https://example.org"
+# Where the repository is to be found, which a page outside of it (of a package index) has to name in its links.
+REPOSITORY = "https://github.com/treadle-py/treadle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,40 +58,11 @@ def blocks_of(document: str) -> list[Block]:
     return [Block(match[1], match[2], text.count("\n", 0, match.start()) + 2) for match in found]
 
 
-class Page(BaseHTTPRequestHandler):
-    """Has every page but one."""
-
-    def do_GET(self) -> None:
-        is_missing = self.path == "/missing"
-        body = self.path.encode()
-        self.send_response(404 if is_missing else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None: ...
-
-
-class Server(ThreadingHTTPServer):
-    request_queue_size = 128
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Return the address of a server on this machine, which no proxy stands before."""
-    monkeypatch.setenv("no_proxy", "*")
-    with Server(("127.0.0.1", 0), Page) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder to work in, where the README's files are."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("no_proxy", "*")  # the servers of the programs are on this machine
     for block in blocks_of("README.md"):
         if name := re.match(r"# (\w+\.py)\n", block.text):
             (tmp_path / name[1]).write_text(block.text, encoding="utf-8")
@@ -103,8 +71,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("folder", "multiprocessing_helpers")
 @pytest.mark.parametrize("page", PAGES)
-def test_the_programs_of_a_page_run_and_print_what_stands_below_them(page: str, server: str) -> None:
-    """One after the other, as a reader would type them."""
+def test_the_programs_of_a_page_run_and_print_what_stands_below_them(page: str) -> None:
+    """One after the other, as they stand, so that whoever copies them gets the same."""
     blocks = blocks_of(page)
     names: dict[str, object] = {"__name__": "__main__"}
 
@@ -114,7 +82,7 @@ def test_the_programs_of_a_page_run_and_print_what_stands_below_them(page: str, 
         place = f"{page}, line {block.line}"
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            exec(compile(block.text.replace(SHOWN_SERVER, server), place, "exec"), names)
+            exec(compile(block.text, place, "exec"), names)
         expected = below.text if below is not None and below.kind == "text" else ""
         assert without_times(out.getvalue()) == without_times(expected), f"what the program prints: {place}"
 
@@ -217,15 +185,32 @@ def test_the_make_targets_that_a_document_names_exist(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_between_documents_lead_somewhere(document: str) -> None:
-    text = prose_of((ROOT / document).read_text(encoding="utf-8"))
-    for target in re.findall(r"\[[^]]*\]\(([^)\s]+)\)", text):
-        if re.match(r"[a-z]+:", target):
-            continue  # not in the repository
-        path, _, anchor = target.partition("#")
-        file = (ROOT / document).parent / path if path else ROOT / document
+    for target in links_of((ROOT / document).read_text(encoding="utf-8")):
+        in_repository = re.match(rf"{re.escape(REPOSITORY)}/(blob|tree)/main/(.+)", target)
+        if in_repository is None and re.match(r"[a-z]+:", target):
+            continue  # elsewhere
+        path, _, anchor = (in_repository[2] if in_repository else target).partition("#")
+        file = ROOT / path if in_repository else (ROOT / document).parent / path if path else ROOT / document
         assert file.exists(), target
+        assert in_repository is None or file.is_dir() == (in_repository[1] == "tree"), target
         if anchor:
             assert anchor in anchors_of(file.read_text(encoding="utf-8")), target
+
+
+def test_links_of_the_readme_survive_where_only_the_readme_is() -> None:
+    """A package index shows it without the files beside it, and gives headings no names to jump to."""
+    relative = [target for target in links_of((ROOT / "README.md").read_text()) if not target.startswith("https://")]
+
+    assert relative == []
+
+
+def links_of(text: str) -> list[str]:
+    """Return where the links of a document lead; each that goes by a name has to have it at the end."""
+    prose = prose_of(text)
+    by_name = dict(re.findall(r"^\[([^]]+)\]: (\S+)$", prose, re.MULTILINE))
+    used = set(re.findall(r"\[[^]]*\]\[([^]]+)\]", re.sub(r"^\[[^]]+\]: .*$", "", prose, flags=re.MULTILINE)))
+    assert used == set(by_name), "links by name, and names of links"
+    return [*re.findall(r"\[[^]]*\]\(([^)\s]+)\)", prose), *by_name.values()]
 
 
 def prose_of(text: str) -> str:
