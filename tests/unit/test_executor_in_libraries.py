@@ -124,15 +124,42 @@ def test_cancelling_in_asyncio_cancels_the_call(pool: treadle.PoolExecutor, gate
     assert ended.wait(PATIENCE_SECONDS)
 
 
-def test_asyncio_refuses_it_as_the_default_executor(pool: treadle.PoolExecutor) -> None:
-    """As it does any but a ThreadPoolExecutor, by isinstance(); treadle.to_thread is for that."""
+def test_asyncio_takes_it_as_the_default_executor() -> None:
+    """It asks for a ThreadPoolExecutor, by isinstance(), and shuts it down when the loop ends."""
+    pool = treadle.PoolExecutor(2, thread_name_prefix="default")
 
-    async def main() -> None:
+    async def main() -> tuple[str, str]:
         loop = asyncio.get_running_loop()
-        with pytest.raises(TypeError, match="ThreadPoolExecutor"):
-            loop.set_default_executor(pool)
+        loop.set_default_executor(pool)
+        return await loop.run_in_executor(None, thread_name), await asyncio.to_thread(thread_name)
 
-    asyncio.run(main())
+    names = asyncio.run(main())
+
+    assert all(name.startswith("default_") for name in names)
+    with pytest.raises(treadle.PoolClosed):
+        pool.submit(abs, -1)
+
+
+def test_those_who_look_inside_a_standard_executor_find_the_same_here(gate: Gate) -> None:
+    """Monitors count its threads and its queue by their private names; they have no others."""
+    with treadle.PoolExecutor(2, thread_name_prefix="looked-at") as pool:
+        assert isinstance(pool, concurrent.futures.ThreadPoolExecutor)
+        assert (pool._max_workers, pool._threads, pool._shutdown, pool._broken) == (2, set(), False, False)
+        for _ in range(2):
+            pool.submit(gate.hold)
+        gate.wait_for_arrivals(2)
+        waiting = [pool.submit(abs, -1) for _ in range(3)]
+
+        assert pool._work_queue.qsize() == 3
+        assert not pool._work_queue.empty()
+        assert waiting[0].cancel()
+        assert pool._work_queue.qsize() == 2
+        assert {thread.name for thread in pool._threads} == {"looked-at_0", "looked-at_1"}
+        gate.open()
+
+    assert pool._shutdown
+    assert pool._work_queue.empty()
+    assert pool._threads == set()
 
 
 # Tornado

@@ -107,6 +107,10 @@ class Muster:
         """Return about how many workers have begun to make calls, and are not idle."""
         return self.busy() - self._opening - (self._on_its_way is not None)
 
+    def count_waiting(self) -> int:
+        """Return how many calls wait for a worker; takes no lock."""
+        return sum(len(chunk.todo) for chunk in self._queue.copy())
+
     @property
     def max_workers(self) -> int:
         """How many workers there may be now, but for those on lent places."""

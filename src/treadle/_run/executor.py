@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
@@ -29,7 +30,24 @@ IDLE_SECONDS = 10.0
 _numbers = count()
 
 
-class PoolExecutor(Executor):
+class _WorkQueue:
+    """The tasks of an executor that have not begun, to be counted."""
+
+    __slots__ = ("_book",)
+
+    def __init__(self, book: TaskBook) -> None:
+        self._book = book
+
+    def qsize(self) -> int:
+        """Return how many wait for a worker."""
+        return self._book.crew.count_waiting()
+
+    def empty(self) -> bool:
+        """Tell whether none does."""
+        return self.qsize() == 0
+
+
+class PoolExecutor(ThreadPoolExecutor):
     """A drop-in for ``concurrent.futures.ThreadPoolExecutor``, on a crew of Treadle's.
 
     Threads are started as work waits for them, and leave after ten seconds without any. Tasks may submit tasks
@@ -41,6 +59,10 @@ class PoolExecutor(Executor):
     which the ``with`` block calls, waits for all of it; a first Ctrl-C meanwhile cancels what has not begun
     and asks the rest to end, a second leaves it behind. An executor that nobody holds any more finishes what it
     has, and ends.
+
+    It is a ``ThreadPoolExecutor`` to ``isinstance``, for those who take no other (``loop.set_default_executor``), and
+    has what monitors look at there: ``_max_workers``, ``_threads``, ``_shutdown`` and ``_work_queue.qsize()``. Of that
+    class's own machinery it has nothing.
 
     Args:
         max_workers: Workers at most, 32 unless given, or with processes as many as there are usable cores. ``"auto"``:
@@ -105,7 +127,10 @@ class PoolExecutor(Executor):
         )
         self._book.is_tuned = max_workers == "auto"
         self._book.goodbye = self._book.finish
-        self._max_workers = workers  # by this name, as dask asks the standard library's executor for it
+        # By the names that the standard library's executor has for them; what is left of that is not made.
+        self._max_workers = workers
+        self._thread_name_prefix = name
+        self._work_queue = _WorkQueue(self._book)  # type: ignore[assignment]  # it can be looked at, and no more
 
     def __repr__(self) -> str:
         return show_own(self, lambda: repr(self._book))
@@ -155,6 +180,21 @@ class PoolExecutor(Executor):
         if book is not None and book.closed is None and book.crew.workers:
             # Not here: this thread may hold the lock that it takes, as an object may be collected anywhere.
             run_aside(f"{book.name}-end", lambda: book.close("was collected"))
+
+    # What the standard library's executor has, for those who look at it
+
+    @property
+    def _threads(self) -> set[threading.Thread]:  # type: ignore[override]  # nobody else is to change it
+        threads = [worker.thread for worker in list(self._book.crew.workers)]
+        return {thread for thread in threads if isinstance(thread, threading.Thread)}
+
+    @property
+    def _shutdown(self) -> bool:  # type: ignore[override]
+        return self._book.closed is not None
+
+    @property
+    def _broken(self) -> bool:  # type: ignore[override]
+        return self._book.broken is not None
 
     def _shut_down(self, wait: bool, cancel_futures: bool, interrupts: int) -> None:
         book = self._book
