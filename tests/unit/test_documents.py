@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import ast
+import codeop
 import doctest
 import importlib
+import inspect
 import io
 import os
 import pkgutil
@@ -32,6 +34,9 @@ EXAMPLES = sorted(path.relative_to(ROOT / "examples").as_posix() for path in (RO
 # They need somebody: a person who connects, a display, an argument. They run in test_examples.
 DRIVEN = {"chat_server.py", "three_ways.py", "window.py"}
 MODULES = sorted(module.name for module in pkgutil.walk_packages(treadle.__path__, "treadle."))
+
+# Printed between the programs of a page.
+MARK = "--- next program ---"
 
 # Where the repository is to be found, which a page outside of it (of a package index) has to name in its links.
 REPOSITORY = "https://github.com/treadle-py/treadle"
@@ -69,22 +74,56 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.usefixtures("folder", "multiprocessing_helpers")
 @pytest.mark.parametrize("page", PAGES)
-def test_the_programs_of_a_page_run_and_print_what_stands_below_them(page: str) -> None:
-    """One after the other, as they stand, so that whoever copies them gets the same."""
-    blocks = blocks_of(page)
-    names: dict[str, object] = {"__name__": "__main__"}
+def test_the_programs_of_a_page_run_and_print_what_stands_below_them(page: str, folder: Path) -> None:
+    """In one file, one after the other, as they stand, so that whoever copies them gets the same."""
+    programs = programs_of(page)
+    source = "".join(f"if __name__ == '__main__': print({MARK!r})\n{program}" for program, _ in programs)
+    (folder / "page.py").write_text(source, encoding="utf-8")
 
-    for block, below in zip(blocks, [*blocks[1:], None], strict=True):
-        if block.kind != "python":
-            continue
-        place = f"{page}, line {block.line}"
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out):
-            exec(compile(block.text, place, "exec"), names)
-        expected = below.text if below is not None and below.kind == "text" else ""
-        assert without_times(out.getvalue()) == without_times(expected), f"what the program prints: {place}"
+    result = run_python("page.py", cwd=folder)
+
+    assert result.returncode == 0, result.stderr
+    for (program, expected), printed in zip(programs, result.stdout.split(f"{MARK}\n")[1:], strict=True):
+        assert without_times(printed) == without_times(expected), program
+
+
+def test_the_tutorial_can_be_typed_at_the_prompt(folder: Path) -> None:
+    """It says so. The prompt shows values as well, of which the tutorial has none but those of ``submit``."""
+    typed = "".join(f"{program}\n" for program, _ in programs_of("docs/tutorial.md"))
+
+    result = run_python("-q", "-i", cwd=folder, text=typed)
+
+    assert "Error" not in result.stderr, result.stderr
+    printed = re.sub(r"^<Task .*\n", "", result.stdout, flags=re.MULTILINE)
+    assert without_times(printed) == without_times("".join(expected for _, expected in programs_of("docs/tutorial.md")))
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES} - {"docs/testing.md"}))  # whose programs are files of tests
+def test_the_programs_of_a_page_can_be_pasted_at_the_prompt(page: str) -> None:
+    """There an empty line ends a statement with a block, and nothing else does, nor may there be one in it."""
+    for program, _ in programs_of(page):
+        lines: list[str] = []
+        for line in [*program.splitlines(), ""]:
+            lines.append(line)
+            if codeop.compile_command("\n".join(lines), symbol="single") is not None:
+                lines.clear()
+
+
+def programs_of(page: str) -> list[tuple[str, str]]:
+    """Return the programs of a page, each with what it is said to print."""
+    blocks = blocks_of(page)
+    below = [*blocks[1:], Block("", "", 0)]
+    return [
+        (block.text, after.text if after.kind == "text" else "")
+        for block, after in zip(blocks, below, strict=True)
+        if block.kind == "python"
+    ]
+
+
+def run_python(*arguments: str, cwd: Path, text: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", *arguments]
+    return subprocess.run(command, cwd=cwd, input=text, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
 
 
 def without_times(text: str) -> str:
@@ -135,6 +174,26 @@ def test_the_examples_in_docstrings_run(name: str) -> None:
     for test in doctest.DocTestFinder().find(module):
         out = io.StringIO()
         assert runner.run(test, out=out.write).failed == 0, out.getvalue()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_a_docstring_says_of_arguments_is_of_arguments_that_are_there(name: str) -> None:
+    source = inspect.getsource(importlib.import_module(name))
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        text = re.search(r"^Args:\n((?: {4}.*\n?|\n)+)", ast.get_docstring(node) or "", re.MULTILINE)
+        body = [node] if not isinstance(node, ast.ClassDef) else [part for part in node.body if _takes_arguments(part)]
+        if text is None or not body:
+            continue
+        documented = set(re.findall(r"^ {4}\*{0,2}(\w+):", text[1], re.MULTILINE))
+        taken = {argument.arg for part in body for argument in ast.walk(part) if isinstance(argument, ast.arg)}
+        assert documented <= taken, f"{name}.{node.name}"
+
+
+def _takes_arguments(part: ast.stmt) -> bool:
+    """Tell whether a part of a class is what takes the arguments of its constructor."""
+    return isinstance(part, ast.FunctionDef) and part.name in {"__init__", "__new__"}
 
 
 @pytest.mark.parametrize("name", ["Outcome", "Run", "Run.outcomes", "Run.rest", "diagnose", "dump", "map"])

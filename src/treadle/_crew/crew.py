@@ -44,7 +44,7 @@ class Crew(Muster):
         account: Hears what happens.
         policy: What its calls are held to.
         deadline: When the crew stops beginning calls, by ``clock.now()``.
-        idle_seconds: How long a worker waits for work before it leaves; None: until the crew stops.
+        idle_seconds: How long a worker waits for work before it leaves; by default until the crew stops.
         prefix: Of the names of its threads.
         make_worker: Makes a worker that owns an engine, given the crew, the engine and a name.
     """

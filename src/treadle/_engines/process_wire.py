@@ -151,7 +151,7 @@ def open_line() -> tuple[socket.socket, socket.socket]:
 
 
 def open_page() -> int:
-    """Return the descriptor of a file without a name, of the size of ``Page``."""
+    """Return the descriptor of a file of ``PAGE_BYTES``, which is in no folder and goes with its last descriptor."""
     if hasattr(os, "memfd_create"):
         page = os.memfd_create("treadle")
     else:

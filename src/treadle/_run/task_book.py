@@ -67,10 +67,12 @@ class TaskBook:
         max_workers: Of its crew.
         policy: What its calls are held to.
         refuse: Returns the error for a submission after ``close``, given the reason.
-        plan: The initializer, where there is one.
+        initializer: Called by each worker before its first call, where there is one.
+        initargs: Its arguments.
         engine: How calls are made; None: as the first one needs it.
-        idle_seconds: After which workers leave.
+        idle_seconds: After which workers leave; by default they stay until the crew stops.
         prefix: Of the names of the threads.
+        max_tasks_per_child: Calls after which a process is replaced, where calls are made in processes.
     """
 
     def __init__(
