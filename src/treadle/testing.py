@@ -10,11 +10,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from treadle._core import clock
+from treadle._core.block import contextmanager as _contextmanager
 from treadle._core.clock import Clock as _Clock
 from treadle._core.clock import Permit as _Permit
 from treadle._core.stacks import read_stacks as _read_stacks
@@ -57,7 +58,7 @@ class Turnstile:
         self._next = 0
         self._turn = threading.Condition()
 
-    @contextmanager
+    @_contextmanager
     def __call__(self, number: int) -> Iterator[None]:
         """Wait for this number's turn; the next number's comes when the block is left.
 
@@ -182,7 +183,7 @@ class ManualClock:
                     permit.release()
 
 
-@contextmanager
+@_contextmanager
 def assert_no_leaked_threads(timeout: float = DEFAULT_TIMEOUT_SECONDS) -> Iterator[None]:
     """Fail if threads that were started in the block are alive after it.
 

@@ -10,7 +10,6 @@ import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +20,7 @@ from rich.console import Console
 import treadle
 from treadle._cli.demo_server import MAX_LATENCY_SECONDS, MIN_LATENCY_SECONDS, content_of
 from treadle._cli.demo_work import sum_of_squares
+from treadle._core.block import contextmanager
 from treadle._core.cores import usable_cores
 from treadle._core.gil import is_gil_enabled
 from treadle._core.settings import RunEngine

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from typing import Any, get_args
 
 import click
@@ -14,6 +13,7 @@ import treadle
 from treadle._cli import results
 from treadle._cli.inputs import Entry
 from treadle._cli.results import JSONCall
+from treadle._core.block import contextmanager
 from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.settings import EngineName, RunEngine
 from treadle._engines.dask import SCHEME

@@ -8,12 +8,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, TextIO
 
 from treadle._cli.inputs import Entry
+from treadle._core.block import contextmanager
 from treadle._core.outcome import Outcome
 
 MAX_TRACEBACKS = 5
@@ -167,10 +167,9 @@ class Writer:
             return
         shown = traceback.format_list(frames)
         head = ["Traceback (most recent call last):\n"] if shown else []
-        notes = getattr(error, "__notes__", [])
-        error.__notes__ = []  # they name the item, as the line above does
-        text = "".join([*head, *shown, *traceback.format_exception_only(error)])
-        error.__notes__ = notes
+        told: Any = traceback.TracebackException(type(error), error, None)
+        told.__notes__ = None  # they name the item, as the line above does
+        text = "".join([*head, *shown, *told.format_exception_only()])
         print(f"{key} failed:\n{text}", end="", file=sys.stderr, flush=True)
 
 

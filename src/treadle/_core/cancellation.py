@@ -10,10 +10,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import count
 from typing import Any, Protocol
 
+from treadle._core.block import contextmanager
 from treadle._core.coroutine import go_inside, inside
 from treadle._core.tell import tell
 from treadle.errors import Cancelled

@@ -12,7 +12,9 @@ _NOTE = "treadle: "
 _NUMBERED_NOTE = re.compile(r"treadle: (item|task) \d+ (of [^:]*):")
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
-_get_traceback = BaseException.__dict__["__traceback__"].__get__  # an attribute of that name may be anything
+# An attribute of that name may be anything, and may not be there to be assigned to.
+_get_traceback = BaseException.__dict__["__traceback__"].__get__
+_set_cause = BaseException.__dict__["__cause__"].__set__
 
 
 class _Short(reprlib.Repr):
@@ -73,6 +75,11 @@ def _numbered(note: str) -> str | None:
     """Return of what run a note names an item; None: it names none."""
     found = _NUMBERED_NOTE.match(note)
     return None if found is None else found[2]
+
+
+def set_cause(error: BaseException, cause: BaseException) -> None:
+    """Make ``cause`` the ``__cause__`` of ``error``, as ``raise ... from`` does: also where its class refuses that."""
+    _set_cause(error, cause)
 
 
 def cut_our_frames(error: BaseException) -> None:

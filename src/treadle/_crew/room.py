@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
+from treadle._core.block import contextmanager
 from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
 from treadle._crew.worker import ThreadWorker, Worker

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from time import perf_counter
 
+from treadle._core.block import contextmanager
 from treadle._core.chunk import Chunk
 from treadle._core.gil import is_gil_enabled
 from treadle._core.processor import seconds_in_line

@@ -12,7 +12,7 @@ from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from treadle._core.describe import cut_our_frames, describe, describe_function
+from treadle._core.describe import cut_our_frames, describe, describe_function, set_cause
 from treadle.errors import NotPicklable, RemoteError
 
 PROTOCOL = 5
@@ -111,11 +111,11 @@ def unwrap_error(wrapped: WrappedError) -> BaseException:
         error = None if parcel is None else unwrap(parcel)
     except BaseException:
         error = None
-    if not isinstance(error, BaseException):
+    if not issubclass(type(error), BaseException):  # whatever it says that it is
         error = RemoteError(described)
-    error.__cause__ = RemoteTraceback(text)
-    assert isinstance(error, BaseException)
-    return error
+    found: BaseException = error
+    set_cause(found, RemoteTraceback(text))
+    return found
 
 
 def _dumps(value: Any, buffers: Buffers) -> bytes:

@@ -8,12 +8,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from types import ModuleType
 from typing import NamedTuple
 
+from treadle._core.block import contextmanager
 from treadle._core.describe import describe
 from treadle._core.settings import check_callable, check_count
 from treadle._explore import stand_ins
@@ -182,11 +183,16 @@ class _Schedule:
             left = self._clean_up()
             stand_ins.use(None)
         if failure is not None:
+            self._say(failure, left)
+            raise failure
+
+    def _say(self, failure: BaseException, left: list[str]) -> None:
+        """Put on ``failure`` how it came to that, if it takes notes."""
+        with suppress(Exception):
             failure.add_note(self._story())
             failure.add_note(f"to see it again: explore(..., replay={str(self._drawn)!r})")
             if left:
                 failure.add_note(f"these threads could not be ended: {', '.join(left)}")
-            raise failure
 
     def _wait(self) -> BaseException | None:
         scheduler, steps = self.scheduler, -1

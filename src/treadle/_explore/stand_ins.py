@@ -9,11 +9,11 @@ import threading
 import time
 from _thread import get_ident
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 from treadle._core import clock
+from treadle._core.block import contextmanager
 from treadle._core.clock import Permit
 from treadle._explore.scheduler import Agent, Scheduler
 from treadle._explore.steps import Explored

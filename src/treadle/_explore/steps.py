@@ -17,6 +17,9 @@ from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Protocol, TypeAlias
 
+from treadle._core import block
+from treadle._core.block import contextmanager
+
 Trace: TypeAlias = Callable[[FrameType, str, Any], Any]
 Step: TypeAlias = Callable[[FrameType], object]
 
@@ -98,7 +101,7 @@ def is_machinery(file: str) -> bool:
 
 
 _OUR_PLACE = f"{Path(__file__).parent}{os.sep}"
-_MACHINERY = (_OUR_PLACE, threading.__file__, queue.__file__, contextlib.__file__)
+_MACHINERY = (_OUR_PLACE, threading.__file__, queue.__file__, contextlib.__file__, block.__file__)
 
 
 class Stepper(Protocol):
@@ -113,7 +116,7 @@ class Stepper(Protocol):
         """End with the calling thread."""
 
 
-@contextlib.contextmanager
+@contextmanager
 def step_by(explored: Explored) -> Iterator[Stepper]:
     """Return what steps through explored code in this version of Python."""
     if not hasattr(sys, "monitoring"):

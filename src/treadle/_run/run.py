@@ -8,7 +8,7 @@ from itertools import chain
 from time import perf_counter
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from treadle._core.describe import show_own
+from treadle._core.describe import annotate, show_own
 from treadle._core.outcome import Outcome, Stats
 from treadle._run.course import Course
 from treadle._run.delivery import Delivery
@@ -73,7 +73,7 @@ class Calls(Stream[T], Generic[T, Item, Value]):
         except Exception as failure:
             if error is None:
                 raise
-            error.add_note(f"treadle: {failure}")
+            annotate(error, str(failure))
 
     def __del__(self) -> None:
         course = getattr(self, "_course", None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from treadle._core import clock
+from treadle._core.block import contextmanager
 from treadle._core.cancellation import Scope, current_scope, enter, here, leave
 from treadle._core.coroutine import is_call_cancelled
 from treadle._core.settings import check_callable, check_seconds
