@@ -7,6 +7,7 @@ from treadle._core.retry import Retry
 from treadle._diagnose.diagnosing import diagnose
 from treadle._diagnose.diagnosis import Diagnosis
 from treadle._engines.dask import DaskExecutor, dask
+from treadle._engines.resource import Resource
 from treadle._run.executor import PoolExecutor
 from treadle._run.flow import Flow
 from treadle._run.mapping import map
@@ -89,6 +90,7 @@ __all__ = [
     "Producer",
     "RLock",
     "RemoteError",
+    "Resource",
     "Retry",
     "Run",
     "RunClosed",

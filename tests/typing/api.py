@@ -152,6 +152,9 @@ def a_resource_is_not_part_of_the_item() -> None:
     assert_type(treadle.map(insert, ["row"], resource=lambda: sqlite3.connect(":memory:")), treadle.Run[str, float])
     assert_type(treadle.map(write, ["line"], resource=connect_plainly), treadle.Run[str, int])
     assert_type(treadle.map(write, ["line"], resource=StringIO, max_workers=2), treadle.Run[str, int])
+    renewed = treadle.Resource(connect_plainly, renew_on=(OSError, ValueError), check=StringIO.readable, max_age=60)
+    assert_type(treadle.map(write, ["line"], resource=renewed), treadle.Run[str, int])
+    assert_type(treadle.Resource(lambda: closing(StringIO()), one_at_a_time=True), treadle.Resource[StringIO])
     assert_type(treadle.map(insert_pair, ["row"], [2], resource=connect), treadle.Run[Any, float])
 
 

@@ -13,6 +13,20 @@ from treadle.errors import CallCancelled, CallNotStarted, Cancelled
 End = Literal["running", "done", "abandoned"]
 
 
+class FailedWithResource(Exception):
+    """A call failed, and with an error that means its resource is broken. Never leaves an engine and its chunk.
+
+    Args:
+        error: What the call raised.
+        opened_at: When the resource was opened, by ``perf_counter()``.
+    """
+
+    def __init__(self, error: BaseException, opened_at: float) -> None:
+        super().__init__(error, opened_at)
+        self.error = error
+        self.opened_at = opened_at
+
+
 class Chunk:
     """Consecutive items of a run, their results so far, and how much of them was delivered.
 
@@ -59,6 +73,10 @@ class Chunk:
         """Record that the call being made raised ``error``. Its place in ``results`` is still to be filled."""
         if self.end == "abandoned":  # nobody reads it any more
             return
+        if isinstance(error, FailedWithResource):
+            if self.trial is not None:
+                self.trial.opened_at = error.opened_at
+            error = error.error
         if self.failures is None:
             self.failures = {}
         self.failures[len(self.results)] = error

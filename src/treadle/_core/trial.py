@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that failed and was followed by another, ``delay`` seconds later."""
+    """An attempt that failed and was followed by another, ``delay`` seconds later.
+
+    One that ``is_spared`` is none of those that its item has.
+    """
 
     error: BaseException
     delay: float
+    is_spared: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +43,8 @@ class Trial:
         original: This is the second call; the account knows that one's chunk.
         is_killed: It did not end when told to, and its engine was told to end it by force.
         is_throttled: What came back meant "slow down".
+        opened_at: When the resource was opened with which the call failed, where that means it is broken.
+        since: When the item's first attempt was taken by a worker, if this is a later one; as ``Chunk.begun``.
     """
 
     places: tuple[Any, ...] = ()
@@ -56,11 +62,22 @@ class Trial:
     is_last: bool = False
     is_killed: bool = False
     is_throttled: bool = False
+    opened_at: float | None = None
+    since: float | None = None
 
     @property
     def attempts(self) -> int:
         """Calls made for the item, this one included if it has begun."""
         return len(self.history) + (self.begun is not None)
+
+    @property
+    def charged(self) -> int:
+        """Of these, the ones that count against the item."""
+        return self.attempts - sum(failure.is_spared for failure in self.history)
+
+    def is_spared(self, since: float) -> bool:
+        """Return True if the call failed for a resource that was open before ``since``, the item's first call."""
+        return self.opened_at is not None and self.opened_at < since
 
     def tell_history(self, error: BaseException) -> None:
         """Note on the error of the last attempt, once, what the ones before came to. Without a lock."""

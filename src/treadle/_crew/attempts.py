@@ -50,7 +50,7 @@ class Attempts:
         if is_late and not trial.is_abandoned:
             self.mark_timed_out(chunk)
         self._judge(chunk, trial)
-        return self._delay(chunk.failures[0], trial) if chunk.failures else None
+        return self._delay(chunk, trial) if chunk.failures else None
 
     def _judge(self, chunk: Chunk, trial: Trial) -> None:
         """Let the limiter hear what the call came to: it may mean that all are to slow down."""
@@ -68,17 +68,22 @@ class Attempts:
         chunk.results = [None]
         chunk.failures = {0: CallTimedOut(self._name, chunk.start, seconds, option)}
 
-    def _delay(self, error: BaseException, trial: Trial) -> float | None:
-        retry, limiter = self.policy.retry, self.policy.limiter
-        if retry is None or isinstance(error, Cancelled):
+    def _delay(self, chunk: Chunk, trial: Trial) -> float | None:
+        assert chunk.failures is not None
+        retry, limiter, error = self.policy.retry, self.policy.limiter, chunk.failures[0]
+        if isinstance(error, Cancelled):
+            return None
+        if _is_spared(chunk, trial):
+            return 0.0  # with another resource
+        if retry is None:
             return None
         try:
-            if not retry.is_wanted(error, trial.attempts):
+            if not retry.is_wanted(error, trial.charged):
                 return None
             asked = retry.asked_delay(error)
             if asked is not None and limiter is not None:
                 limiter.pause(asked)  # what one call was told holds for all
-            return retry.delay(trial.attempts, asked)
+            return retry.delay(trial.charged, asked)
         except BaseException as broken:
             _logger.exception("run %r: its retry policy failed on %s", self._name, describe(error))
             annotate(error, f"no further attempt, as the retry policy itself failed: {describe(broken)}")
@@ -129,7 +134,8 @@ class Attempts:
         assert trial is not None
         assert chunk.failures is not None
         successor = chunk.again()
-        successor.trial = Trial(trial.places, [*trial.history, Failure(chunk.failures[0], delay)])
+        history = [*trial.history, Failure(chunk.failures[0], delay, _is_spared(chunk, trial))]
+        successor.trial = Trial(trial.places, history, since=trial.since or chunk.begun)
         try:
             timer = timekeeper.call_at(clock.now() + delay, partial(self._resume, successor))
         except RuntimeError:  # no thread to be had
@@ -173,6 +179,11 @@ class Attempts:
         if trial.history and trial.begun is None and not chunk.results:
             chunk.failures = {0: trial.history[-1].error}
             chunk.results = [None]
+
+
+def _is_spared(chunk: Chunk, trial: Trial) -> bool:
+    since = trial.since or chunk.begun
+    return since is not None and not trial.is_timed_out and trial.is_spared(since)
 
 
 def _take_back(chunk: Chunk) -> bool:

@@ -21,7 +21,8 @@ from treadle.errors import InvalidArgument, WrongType
 class Policy:
     """The options that ``map``, groups and executors have in common; see ``treadle.map`` for what each means.
 
-    ``timeout_option`` is what whoever gave ``call_timeout`` calls it.
+    ``timeout_option`` is what whoever gave ``call_timeout`` calls it. ``spares``: a call that fails for its resource is
+    made once more.
     """
 
     call_timeout: float | None = None
@@ -31,6 +32,7 @@ class Policy:
     grace: float = DEFAULT_GRACE_SECONDS
     max_abandoned: int = DEFAULT_MAX_WORKERS
     timeout_option: str = "call_timeout"
+    spares: bool = False
 
     def __post_init__(self) -> None:
         if self.call_timeout is not None:
@@ -47,4 +49,5 @@ class Policy:
     @property
     def is_needed(self) -> bool:
         """Whether calls need more than to be made: if so, each is a chunk of its own."""
-        return not (self.call_timeout is None and self.retry is None and self.limiter is None and self.hedge is None)
+        options = (self.call_timeout, self.retry, self.limiter, self.hedge)
+        return self.spares or any(option is not None for option in options)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from contextvars import copy_context
 from functools import partial
-from inspect import isawaitable
 from typing import Any
 
 from treadle._core.cancellation import here
@@ -16,6 +15,7 @@ from treadle._core.coroutine import Inside, put_inside
 from treadle._core.describe import describe
 from treadle._engines.engine import CallPlan
 from treadle._engines.inline import results_of
+from treadle._engines.resource import AwaitedResource, Resource, awaited, enter_awaited
 from treadle.errors import Cancelled, WrongType
 
 
@@ -34,7 +34,7 @@ class CoroutineEngine:
         self._plan = plan
         self._post = post
         self._resource: tuple[Any, ...] = ()
-        self._open: AsyncExitStack | None = None  # seldom is there anything to close
+        self._open: AsyncExitStack | AwaitedResource | None = None  # seldom is there anything to close
         self._name = ""  # of its tasks: that of the task it works for
         self._chunk: Chunk | None = None  # of the call being made, set after its task; None: there is none to cancel
         self._task: asyncio.Task[Any] | None = None
@@ -45,10 +45,13 @@ class CoroutineEngine:
         if (task := asyncio.current_task()) is not None:
             self._name = task.get_name()
         if plan.initializer is not None:
-            await _awaited(plan.initializer(*plan.initargs))
-        if plan.resource is not None:
+            await awaited(plan.initializer(*plan.initargs))
+        if isinstance(plan.resource, Resource):
+            self._open = AwaitedResource(plan.resource)
+            await self._open.open()
+        elif plan.resource is not None:
             self._open = AsyncExitStack()
-            self._resource = (await _open_resource(plan.resource, self._open),)
+            self._resource = (await enter_awaited(plan.resource, self._open),)
 
     async def make_calls(self, chunk: Chunk) -> None:
         """Make the calls of ``chunk``, one after the other, each in a copy of the submitter's context."""
@@ -81,10 +84,10 @@ class CoroutineEngine:
         """Return what the call comes to. It raises nothing: not all can pass through a task as it is."""
         plan = self._plan
         try:
-            answer = plan.fn(*(item if plan.spread else (item,)), *self._resource)
-            if not hasattr(type(answer), "__await__"):
-                raise WrongType("what fn returns", describe(answer), "awaitable where engine='coroutines'")
-            return await answer, None
+            arguments = item if plan.spread else (item,)
+            if isinstance(self._open, AwaitedResource):
+                return await self._open.call(_answered, plan.fn, *arguments), None
+            return await _answered(plan.fn, *arguments, *self._resource), None
         except BaseException as error:
             return None, error
 
@@ -108,18 +111,11 @@ class CoroutineEngine:
             await self._open.aclose()
 
 
-async def _open_resource(factory: Callable[[], Any], stack: AsyncExitStack) -> Any:
-    """Open a resource: what ``factory`` returns, awaited if it is a coroutine, and entered if that can be done."""
-    resource = await _awaited(factory())
-    kind = type(resource)
-    if hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__"):
-        return await stack.enter_async_context(resource)
-    if hasattr(kind, "__enter__") and hasattr(kind, "__exit__"):
-        return stack.enter_context(resource)
-    close = getattr(resource, "aclose", None) or getattr(resource, "close", None)
-    if callable(close):
-        stack.push_async_callback(_close, close)
-    return resource
+async def _answered(fn: Callable[..., Any], *arguments: Any) -> Any:
+    answer = fn(*arguments)
+    if not hasattr(type(answer), "__await__"):
+        raise WrongType("what fn returns", describe(answer), "awaitable where engine='coroutines'")
+    return await answer
 
 
 def _as_cancelled(error: BaseException, chunk: Chunk) -> BaseException:
@@ -128,11 +124,3 @@ def _as_cancelled(error: BaseException, chunk: Chunk) -> BaseException:
         return error
     reason = "it was cancelled" if chunk.scope is None else chunk.scope.reason
     return Cancelled(reason).with_traceback(error.__traceback__)
-
-
-async def _awaited(thing: Any) -> Any:
-    return await thing if isawaitable(thing) else thing
-
-
-async def _close(close: Callable[[], Any]) -> None:
-    await _awaited(close())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from contextvars import Context
+from functools import partial
 from time import perf_counter
 from types import CoroutineType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from treadle._core.chunk import Chunk
 from treadle._core.context import isolated
 from treadle._engines.engine import CallPlan, never_awaited
+from treadle._engines.resource import OpenResource, Resource, enter
 
 Drain = Callable[[Chunk, Callable[[Any], Any], Context | tuple[()]], bool]
 
@@ -32,6 +34,7 @@ class InlineEngine:
         self._context = plan.context.copy()  # what the initializer sets here, this worker's calls see
         self._call: Callable[[Any], Any] = plan.fn
         self._open = ExitStack()
+        self._close_resource: Callable[[], None] | None = None  # of one that may be replaced meanwhile
 
     def open(self) -> None:
         """Run the initializer, open the resource, and settle how a call is made."""
@@ -39,7 +42,7 @@ class InlineEngine:
         if plan.initializer is not None:
             self._context.run(plan.initializer, *plan.initargs)
         if plan.resource is not None:
-            self._call = _with_resource(plan, self._context.run(self._open_resource, plan.resource))
+            self._call = self._with_resource(plan.resource)
         elif plan.spread:
             self._call = spread(plan.fn)
         if self._context and not plan.brings_context:
@@ -84,15 +87,18 @@ class InlineEngine:
 
     def close(self) -> None:
         """Close the resource, if one was opened."""
+        if self._close_resource is not None:
+            self._close_resource()
         self._context.run(self._open.close)  # in the context it was opened in: it may hold tokens of it
 
-    def _open_resource(self, factory: Callable[[], Any]) -> Any:
-        resource = factory()
-        if hasattr(type(resource), "__enter__") and hasattr(type(resource), "__exit__"):
-            return self._open.enter_context(resource)
-        if callable(close := getattr(resource, "close", None)):
-            self._open.callback(close)
-        return resource
+    def _with_resource(self, factory: Callable[[], Any]) -> Callable[[Any], Any]:
+        fn = self._plan.fn
+        if isinstance(factory, Resource):
+            resource = OpenResource(factory, self._context.run)
+            resource.open()
+            self._close_resource = resource.close
+            return _with_last(self._plan.spread, partial(resource.call, fn), ())
+        return _with_last(self._plan.spread, fn, (self._context.run(enter, factory, self._open),))
 
 
 def _drain(chunk: Chunk, fn: Callable[[Any], Any], context: Context | tuple[()]) -> bool:
@@ -144,13 +150,11 @@ def spread(fn: Callable[..., Any]) -> Callable[[Any], Any]:
     return call
 
 
-def _with_resource(plan: CallPlan, resource: Any) -> Callable[[Any], Any]:
-    fn = plan.fn
-
+def _with_last(is_spread: bool, fn: Callable[..., Any], last: tuple[Any, ...]) -> Callable[[Any], Any]:
     def call(item: Any) -> Any:
-        return fn(item, resource)
+        return fn(item, *last)
 
     def call_spread(arguments: tuple[Any, ...]) -> Any:
-        return fn(*arguments, resource)
+        return fn(*arguments, *last)
 
-    return call_spread if plan.spread else call
+    return call_spread if is_spread else call

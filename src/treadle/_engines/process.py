@@ -6,12 +6,12 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from treadle._core.chunk import Chunk
+from treadle._core.chunk import Chunk, FailedWithResource
 from treadle._core.describe import annotate
 from treadle._engines.engine import CallPlan
 from treadle._engines.portions import fail, fitting, put_back, take
 from treadle._engines.process_child import PORTION_SECONDS, surroundings
-from treadle._engines.process_pickling import Parcel, WrappedError, pack, unwrap, unwrap_error, wrap
+from treadle._engines.process_pickling import Parcel, pack, unwrap, unwrap_error, wrap
 from treadle._engines.process_start import ChildProcess
 from treadle._engines.process_wire import BEGUN, ENDED, SILENCE
 from treadle.errors import Cancelled, ProcessDied
@@ -151,9 +151,11 @@ class ProcessEngine:
             if report is SILENCE:
                 child.give_back(self._number)
                 continue
-            packed, are_parcels, failures, ends, given_back, is_last = report
+            packed, are_parcels, wrapped, opened, ends, given_back, is_last = report
             if chunk.ends is not None and ends is not None:
                 chunk.ends.extend(ends)  # before the results: whoever sees a result finds its time
+            failures = {at: unwrap_error(error) for at, error in wrapped.items()}
+            failures |= {at: FailedWithResource(failures[at], when) for at, when in opened.items()}
             _record(chunk, results, packed, are_parcels, failures)
             if given_back:
                 put_back(chunk, portion[-given_back:])
@@ -235,14 +237,14 @@ class ProcessEngine:
 
 
 def _record(
-    chunk: Chunk, results: list[Any], packed: list[Any], are_parcels: bool, failures: dict[int, WrappedError]
+    chunk: Chunk, results: list[Any], packed: list[Any], are_parcels: bool, failures: dict[int, BaseException]
 ) -> None:
     if not (are_parcels or failures):
         results.extend(packed)
         return
     for at, value in enumerate(packed):
         if at in failures:
-            fail(chunk, results, unwrap_error(failures[at]))
+            fail(chunk, results, failures[at])
         elif not are_parcels:
             results.append(value)
         else:

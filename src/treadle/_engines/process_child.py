@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import Any
 
 from treadle._core.cancellation import Scope, here
-from treadle._core.chunk import Chunk
+from treadle._core.chunk import Chunk, FailedWithResource
 from treadle._core.describe import annotate
 from treadle._engines.engine import CallPlan
 from treadle._engines.inline import InlineEngine
@@ -52,6 +52,7 @@ class Child:
         self._given_back = 0  # of them
         self._reported = 0
         self._report_at = self._end_at = 0.0
+        self._opened: dict[int, float] = {}  # when a resource was that broke, by the place of the call
         self._stride = 1  # calls from one look at the clock to the next
         self._is_copy = False  # of the process that it was
         self._most_together: int | None = None  # calls whose results are told together
@@ -141,6 +142,7 @@ class Child:
         chunk.make_ready()
         chunk.ends = [] if is_timed else None
         self._number, self._items, self._given_back, self._reported = number, len(values), 0, 0
+        self._opened.clear()
         self._chunk = chunk
         if self._page[STOP] == number:
             chunk.todo.clear()
@@ -187,6 +189,8 @@ class Child:
             try:
                 result = fn(item)
             except BaseException as error:
+                if isinstance(error, FailedWithResource):
+                    self._opened[len(results)] = error.opened_at
                 chunk.fail(error)
                 result = None
             if ends is not None:
@@ -228,18 +232,20 @@ class Child:
         self._given_back += given_back
         failures = {at - begin: error for at, error in (chunk.failures or {}).items() if begin <= at < end}
         ends = None if chunk.ends is None else chunk.ends[begin:end]
-        return chunk.results[begin:end], failures, ends, given_back
+        opened = {at - begin: when for at, when in self._opened.items() if begin <= at < end}
+        return chunk.results[begin:end], failures, opened, ends, given_back
 
     def _send(self, report: _Report, is_last: bool) -> None:
-        results, errors, ends, given_back = report
+        results, errors, opened, ends, given_back = report
         failures = {at: wrap_error(error) for at, error in errors.items()}
         packed, are_parcels, refused = pack(results, "the result")
         failures |= {at: wrap_error(error) for at, error in refused.items()}
-        self._wire.send((packed, are_parcels, failures, ends, given_back, is_last))
+        self._wire.send((packed, are_parcels, failures, opened, ends, given_back, is_last))
 
 
-# Results, failures by their place among these, when each call ended, and how many others are given back.
-_Report = tuple[list[Any], dict[int, BaseException], list[float] | None, int]
+# Results; failures, and when the resource of each was opened that broke, by their place among these; when each call
+# ended; and how many others are given back.
+_Report = tuple[list[Any], dict[int, BaseException], dict[int, float], list[float] | None, int]
 
 
 def _unpack_plan(parcel: Parcel) -> Any:

@@ -210,7 +210,8 @@ def map(
             when the worker leaves; of anything else ``close()`` is called, if there is one. For coroutines it may be
             opened and closed by awaiting as well: an asynchronous context manager, ``aclose()``. (A ``sqlite3``
             connection is a context manager that commits and does not close: wrap it in
-            ``contextlib.closing``.)
+            ``contextlib.closing``.) Several workers may call the function at once. A ``treadle.Resource`` in its
+            place replaces what is broken or old.
         intake: ``"caller"``: the consumer's thread advances the input. ``"thread"``: a thread of its own
             does, so that results flow while the input blocks.
         strict: Iterables of different lengths are a ``ValueError`` once the shortest has ended.

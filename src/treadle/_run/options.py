@@ -21,6 +21,7 @@ from treadle._core.settings import (
 )
 from treadle._crew.policy import Policy
 from treadle._engines.engine import CallPlan
+from treadle._engines.resource import as_resource, spares
 from treadle._run.choosing import check_engine, engine_for
 from treadle._run.tuning import count_workers
 from treadle._sync.limiter import Limiter
@@ -130,9 +131,11 @@ def prepare(
         max_abandoned=workers if max_abandoned is None else max_abandoned,
         engine=engine,
     )
-    policy = Policy(call_timeout, retry, limiter, hedge, settings.grace, settings.max_abandoned)
+    policy = Policy(
+        *(call_timeout, retry, limiter, hedge, settings.grace, settings.max_abandoned), spares=spares(resource)
+    )
     plan = CallPlan(
-        *(fn, copy_context(), spread, initializer, tuple(initargs), resource),
+        *(fn, copy_context(), spread, initializer, tuple(initargs), as_resource(resource, retry)),
         max_tasks_per_child=max_tasks_per_child,
         chunksize=chunksize,
     )
