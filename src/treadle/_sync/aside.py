@@ -23,7 +23,7 @@ def run_aside(name: str, action: Callable[[], object]) -> None:
     thread = threading.Thread(target=guard, args=(action,), name=f"treadle-{name}", daemon=True)
     try:
         start_thread(thread)
-    except RuntimeError:  # Python 3.12 and later start none at exit
+    except (RuntimeError, MemoryError):  # Python 3.12 and later start none at exit
         guard(action)
 
 
