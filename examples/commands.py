@@ -26,8 +26,7 @@ def answer(line: str) -> None:
 
 
 def listen() -> None:
-    for _ in treadle.map(answer, sys.stdin, intake="thread", max_workers=1):
-        pass
+    treadle.for_each(answer, sys.stdin, intake="thread", max_workers=1)
 
 
 numbers = range(int(sys.argv[1]) if len(sys.argv) > 1 else 20)

@@ -10,6 +10,7 @@ from treadle._engines.dask import DaskExecutor, dask
 from treadle._engines.resource import Resource
 from treadle._run.executor import PoolExecutor
 from treadle._run.flow import Flow
+from treadle._run.for_each import for_each
 from treadle._run.mapping import map
 from treadle._run.periodic import Periodic, every
 from treadle._run.pipeline import Pipeline, pipeline
@@ -111,6 +112,7 @@ __all__ = [
     "dump",
     "every",
     "first_success",
+    "for_each",
     "map",
     "on_cancel",
     "on_loop",

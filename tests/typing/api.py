@@ -58,6 +58,28 @@ def a_run_knows_item_and_value() -> None:
         assert_type(entered, treadle.Run[str, int])
 
 
+def calls_for_what_they_do_return_the_account() -> None:
+    async def ask(name: str) -> int:
+        return len(name)
+
+    assert_type(treadle.for_each(len, ["a"]), treadle.Stats)
+    assert_type(treadle.for_each(ask, ["a"], max_workers=4, on_error="collect"), treadle.Stats)
+    assert_type(treadle.for_each(join, [1], ["a"], on_error=note_any_outcome, ordered=True), treadle.Stats)
+    assert_type(treadle.for_each(join_three, [1], ["a"], [True], strict=True, timeout=5), treadle.Stats)
+    assert_type(treadle.for_each(insert, ["row"], resource=lambda: sqlite3.connect(":memory:")), treadle.Stats)
+    assert_type(treadle.for_each(write, ["line"], resource=StringIO), treadle.Stats)
+    assert_type(treadle.map(len, ["a"]).wait(), treadle.Stats)
+    assert_type(treadle.traverse(children, ["a"]).wait(), treadle.Stats)
+    assert_type(treadle.pipeline(["a"]).start().wait(), treadle.PipelineStats)
+    assert_type(treadle.pipeline(["a"]).for_each(len, on_error="collect"), treadle.PipelineStats)
+    treadle.for_each(len, [1])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    treadle.for_each(len, ["a"], on_error="ignore")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+def note_any_outcome(outcome: treadle.Outcome[Any, Any]) -> None:
+    assert_type(outcome.item, Any)
+
+
 def calls_in_processes_are_typed_as_on_threads() -> None:
     assert_type(treadle.map(len, ["a"], engine="processes", max_tasks_per_child=10), treadle.Run[str, int])
     assert_type(treadle.map(len, ["a"], engine="auto"), treadle.Run[str, int])

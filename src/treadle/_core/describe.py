@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import reprlib
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 # An attribute of that name may be anything, and may not be there to be assigned to.
 _get_traceback = BaseException.__dict__["__traceback__"].__get__
+_get_context = BaseException.__dict__["__context__"].__get__
 _set_cause = BaseException.__dict__["__cause__"].__set__
 
 
@@ -89,7 +91,16 @@ def cut_our_frames(error: BaseException) -> None:
     by the consumer, not where the error was caught: a function may raise one object in many threads, and
     without a GIL the interpreter crashes where they all replace its traceback.
     """
-    traceback = _get_traceback(error)
-    while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-        traceback = traceback.tb_next
-    BaseException.with_traceback(error, traceback)  # an assignment would ask the class, which may refuse
+    steps = _get_traceback(error)
+    while steps is not None and steps.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        steps = steps.tb_next
+    BaseException.with_traceback(error, steps)  # an assignment would ask the class, which may refuse
+
+
+def clear_variables(error: BaseException) -> None:
+    """Let go of the variables in the frames that ``error``, and what it followed, went through; its text stays."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(_get_traceback(error))
+        error = _get_context(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from time import perf_counter
@@ -151,6 +152,14 @@ class Flow(Iterator[T], Generic[T]):
     def stats(self) -> PipelineStats:
         """The account as it stands, stage by stage. May be asked at any time, from any thread."""
         return self._account.stats()
+
+    def wait(self) -> PipelineStats:
+        """Read the rest, drop it, and return the account; what a loop over the flow would raise is raised."""
+        try:
+            deque(self, maxlen=0)
+            return self.stats
+        finally:
+            del self  # the flow knows the error that ended it, whose traceback leads here
 
     def close(self) -> None:
         """End all stages: begin no further call, and wait ``grace`` seconds at most for those that run.

@@ -70,10 +70,10 @@ class Recipe:
     plan: CallPlan
 
 
-def check_names(caller: str, options: Mapping[str, object]) -> None:
-    """Raise for an option that ``caller``, which takes those of ``RunOptions``, does not have."""
+def check_names(caller: str, options: Mapping[str, object], known: type = RunOptions) -> None:
+    """Raise for an option that ``caller``, which takes those of ``known``, does not have."""
     for name in options:
-        if name not in RunOptions.__annotations__:
+        if name not in known.__annotations__:
             raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}")
 
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, Unpack, cast, overload
 from treadle._core.describe import describe, show_own
 from treadle._core.outcome import Outcome
 from treadle._core.settings import check_seconds
+from treadle._run.failures import Failures, OnError, check_on_error
 from treadle._run.flow import Flow, FlowAccount, start_flow
 from treadle._run.options import StageOptions
 from treadle._run.pipeline_stats import PipelineStats
@@ -228,7 +229,7 @@ class Pipeline(Generic[T]):
         /,
         *,
         timeout: float | None = None,
-        on_error: Callable[[Outcome[T, Any]], object] | None = None,
+        on_error: OnError = "cancel",
         **options: Unpack[StageOptions],
     ) -> PipelineStats: ...
     @overload
@@ -239,7 +240,7 @@ class Pipeline(Generic[T]):
         *,
         resource: Callable[[], AbstractContextManager[Resource]],
         timeout: float | None = None,
-        on_error: Callable[[Outcome[T, Any]], object] | None = None,
+        on_error: OnError = "cancel",
         **options: Unpack[StageOptions],
     ) -> PipelineStats: ...
     @overload
@@ -250,7 +251,7 @@ class Pipeline(Generic[T]):
         *,
         resource: Callable[[], Resource],
         timeout: float | None = None,
-        on_error: Callable[[Outcome[T, Any]], object] | None = None,
+        on_error: OnError = "cancel",
         **options: Unpack[StageOptions],
     ) -> PipelineStats: ...
     def for_each(
@@ -259,7 +260,7 @@ class Pipeline(Generic[T]):
         /,
         *,
         timeout: float | None = None,
-        on_error: Callable[[Outcome[Any, Any]], object] | None = None,
+        on_error: OnError = "cancel",
         **options: Any,
     ) -> PipelineStats:
         """Run the pipeline to its end, ``sink`` being its last stage, and return the stats.
@@ -270,10 +271,13 @@ class Pipeline(Generic[T]):
             sink: Called on workers of its own, up to ``max_workers`` at once: 1 for what is not safe to call from
                 several threads.
             timeout: Seconds for all of it.
-            on_error: As in ``map``.
+            on_error: What a failed call of ``sink`` does, as in ``treadle.for_each``. ``"cancel"``: it ends all.
+                ``"collect"``: all goes on, and in the end those failures are raised as one ``ExceptionGroup``. A
+                function: see ``map``.
             options: As in ``map``.
 
         Raises:
+            ExceptionGroup: Some calls of ``sink`` failed, with ``on_error="collect"``.
             TimeoutError: It took longer than ``timeout``.
             InvalidArgument: An option is outside its bounds.
             WrongType: An argument is not what it must be.
@@ -285,11 +289,13 @@ class Pipeline(Generic[T]):
             >>> sizes, stats.stages[-1].succeeded
             ([1, 2], 2)
         """
-        whole = self._with(mapping("for_each", sink, on_error, options, "sink"))
-        with whole.start(timeout=timeout) as flow:
-            self._latest = whole._latest
-            for _ in flow:
-                pass
+        check_on_error(on_error)
+        with Failures(f"the last stage of pipeline {self._name!r}") as failures:
+            told = None if on_error == "cancel" else failures.add if on_error == "collect" else on_error
+            whole = self._with(mapping("for_each", sink, told, options, "sink"))
+            with whole.start(timeout=timeout) as flow:
+                self._latest = whole._latest
+                flow.wait()
         return flow.stats
 
     def start(self, *, timeout: float | None = None) -> Flow[T]:

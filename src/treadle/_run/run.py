@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextvars import Context
 from itertools import chain
@@ -106,6 +107,29 @@ class Calls(Stream[T], Generic[T, Item, Value]):
         course.end(None)
         if was_open and course.ending is None and course.too_many is not None:
             raise course.too_many
+
+    def wait(self) -> Stats:
+        """Read the rest, and return the account: for calls that are made for what they do, not for what they return.
+
+        Results are dropped as they come. As in a loop over the run, the first failure ends it and is raised, and so is
+        what ends the run itself. There is no time limit but the ``timeout`` of the run: whoever stops waiting stops
+        reading, and a run that nobody reads takes no more items.
+
+        Raises:
+            BaseException: What the first call to fail raised, or the input.
+            TimeoutError: The run's ``timeout`` has passed.
+            RunClosed: The run was closed, or has ended with an error that was raised before.
+
+        Example:
+            >>> import treadle
+            >>> treadle.map([].append, range(100)).wait().succeeded
+            100
+        """
+        try:
+            deque(self, maxlen=0)
+            return self.stats
+        finally:
+            del self  # the run knows the error that ended it, whose traceback leads here
 
     def outcomes(self) -> Outcomes[Item, Value]:
         """Return an iterator over one ``Outcome`` per item instead of results; no call's failure ends it.

@@ -10,9 +10,10 @@ from time import perf_counter
 from typing import Any
 
 from treadle._core import clock
-from treadle._core.describe import annotate, describe, describe_function
+from treadle._core.describe import describe, describe_function
 from treadle._core.outcome import Outcome
 from treadle._core.settings import check_callable, check_count, check_seconds
+from treadle._run.failures import settled
 from treadle._run.mapping import start_run
 from treadle._run.options import Recipe, StageOptions, prepare
 from treadle._run.run import Run
@@ -75,7 +76,7 @@ class Stage:
         """Return what the stage passes on. As long as somebody holds that, the run goes on."""
         if self.batch is not None:
             return _batches(run, *self.batch)
-        values = run if self.on_error is None else _settled(run, self.on_error)
+        values = run if self.on_error is None else settled(run, self.on_error)
         return chain.from_iterable(values) if self.spreads else values
 
 
@@ -177,20 +178,6 @@ class _Keeping:
     async def awaiting(self, item: Any, *resource: Any) -> tuple[Any, ...]:
         """Do the same where the predicate is to be awaited."""
         return (item,) if await self._predicate(item, *resource) else ()
-
-
-def _settled(run: Run[Any, Any], on_error: OnError) -> Iterator[Any]:
-    """Yield the results of ``run``, and give the failures to ``on_error``."""
-    for outcome in run.outcomes():
-        if outcome.status == "succeeded":
-            yield outcome.value
-        elif outcome.status in ("failed", "timed_out"):
-            try:
-                on_error(outcome)
-            except BaseException as error:
-                annotate(error, f"on_error, for item {outcome.index} of run {run.name!r}: {describe(outcome.item)}")
-                run._course.end(error)
-                raise
 
 
 def _batches(run: Run[Any, Any], size: int, timeout: float | None) -> Iterator[list[Any]]:
