@@ -89,13 +89,13 @@ def test_the_programs_of_a_page_run_and_print_what_stands_below_them(page: str, 
 
 
 def test_the_tutorial_can_be_typed_at_the_prompt(folder: Path) -> None:
-    """It says so. The prompt shows values as well, of which the tutorial has none but those of ``submit``."""
+    """It says so. The prompt shows values as well, of which the tutorial has two kinds: tasks and an account."""
     typed = "".join(f"{program}\n" for program, _ in programs_of("docs/tutorial.md"))
 
     result = run_python("-q", "-i", cwd=folder, text=typed)
 
     assert "Error" not in result.stderr, result.stderr
-    printed = re.sub(r"^<Task .*\n", "", result.stdout, flags=re.MULTILINE)
+    printed = re.sub(r"^(<Task |Stats\().*\n", "", result.stdout, flags=re.MULTILINE)
     assert without_times(printed) == without_times("".join(expected for _, expected in programs_of("docs/tutorial.md")))
 
 

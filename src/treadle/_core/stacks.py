@@ -35,6 +35,14 @@ def place_of_caller() -> str:
     return ", for ".join(places) or "an unknown place"
 
 
+def calling_frame() -> FrameType | None:
+    """Return the innermost frame outside of Treadle. To be asked and dropped: a frame keeps its variables alive."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return frame
+
+
 def is_called_by_us() -> bool:
     """Tell whether the code that has called a function of Treadle's, past ``threading``, is Treadle's as well."""
     frame = sys._getframe(2)

@@ -18,6 +18,7 @@ from treadle._core.describe import annotate
 from treadle._core.outcome import Stats
 from treadle._core.register import WorkerState
 from treadle._core.settings import Settings
+from treadle._core.tell import tell
 from treadle._crew.advisor import Advisor
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
@@ -30,6 +31,7 @@ from treadle._run.choosing import EngineChoice
 from treadle._run.intake import Intake
 from treadle._run.ledger import Ledger
 from treadle._run.tuning import Tuning
+from treadle._run.unread import Unread
 from treadle._sync import timekeeper
 from treadle._sync.parker import Parker, Waker
 from treadle._sync.timekeeper import Timer
@@ -85,6 +87,7 @@ class Course:
         self.is_finished = False
         self.is_forked = False
         self.is_closed = False  # by its owner, who wants no more results
+        self.unread: Unread | None = None  # until a result is asked for, or no more are wanted: what is to be said
         self.consumer = 0  # the thread that asked for results last
         self.is_orphaned = False  # nobody will ever ask for anything again
         self.seals_itself = False
@@ -238,6 +241,15 @@ class Course:
             threading.Thread(target=self.end, args=(None,), name=f"treadle-{self.name}-end", daemon=True).start()
         except RuntimeError:  # no thread to be had: at exit, where the register's goodbye ends all runs
             return
+
+    def warn_if_unread(self) -> None:
+        """Warn that nobody has ever asked this run for anything, and nobody can any more; once.
+
+        Not where it was cancelled with what it is a part of: then whoever started it had no time to ask.
+        """
+        unread, self.unread = self.unread, None
+        if unread is not None and not (self.is_forked or isinstance(self.ending, Cancelled)):
+            unread.warn((unread.ledger or self.ledger).taken)
 
     # Sealed, or finished with nothing left
 
@@ -394,6 +406,10 @@ class Course:
 
     def begin_goodbye(self) -> None:
         """Start nothing new."""
+        try:
+            self.warn_if_unread()
+        except Warning as warning:  # the filters make it an error; there is nobody to raise it to
+            tell(logging.ERROR, "run %r was never read", self.name, error=warning)
         if self.crew.lock.acquire(timeout=min(self.settings.grace, AFTERMATH_SECONDS)):
             try:
                 self.stop(None)

@@ -164,6 +164,7 @@ class Delivery(Iterator[Iterator[Any]]):
             stalled: The last wait ended without news: look for work that hangs behind a slow call.
         """
         course = self._course
+        course.unread = None
         self._pace()
         course.consumer = threading.get_ident()
         course.ledger.settle_batch()

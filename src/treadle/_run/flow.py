@@ -12,6 +12,7 @@ from treadle._core.describe import annotate, describe
 from treadle._run.course import Course
 from treadle._run.pipeline_stats import PipelineStats, StageStats
 from treadle._run.stage import Gauge, Stage
+from treadle._run.unread import Unread
 from treadle.errors import Cancelled, PipelineClosed, RunClosed, TooManyAbandoned
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ class Flow(Iterator[T], Generic[T]):
             self._end = self._end or "was closed"
         for leg in self._account.legs:
             leg.course.is_closed = True
+            leg.course.unread = None
         self._account.end()
         if was_open and (too_many := self._account.too_many()) is not None:
             raise too_many
@@ -198,6 +200,9 @@ def start_flow(name: str, stages: Iterable[Stage], source: Iterable[Any], timeou
             account.legs.append(_Leg(stage, run._course, inlet, outlet))
             items = outlet.meter(stage.results(run))
             inlet = outlet
+        # Only the last run has no reader yet: each of the others is the input of the next.
+        first, last = account.legs[0].course, account.legs[-1].course
+        last.unread = Unread(f"pipeline {name!r}", "iterate it, call its wait(), or use for_each()", first.ledger)
     except BaseException:
         account.end()
         raise

@@ -22,6 +22,7 @@ from treadle._run.course import Course
 from treadle._run.options import MapOptions, Recipe, prepare
 from treadle._run.run import Run, Stream
 from treadle._run.tuning import Tuning
+from treadle._run.unread import Unread
 from treadle._show.progress import show_progress
 from treadle._sync.limiter import Limiter
 from treadle.errors import InvalidArgument, WrongType
@@ -264,7 +265,9 @@ def map(
         engine=engine,
         max_tasks_per_child=max_tasks_per_child,
     )
-    return start_run(Run, recipe, _join(iterables, strict), _total(iterables))
+    instead = f"iterate it, call its wait(), or use treadle.for_each({recipe.settings.name}, ...)"
+    unread = Unread(f"run {recipe.settings.name!r}", instead)
+    return start_run(Run, recipe, _join(iterables, strict), _total(iterables), unread)
 
 
 def start_run(
@@ -272,10 +275,14 @@ def start_run(
     recipe: Recipe,
     items: Iterator[Any],
     total: int | None = None,
+    unread: Unread | None = None,
     make_course: Callable[..., Course] = Course,
     choose: Callable[..., EngineChoice] = choose_engine,
 ) -> S:
-    """Start a run of this ``kind`` over ``items``, of which ``total`` are expected."""
+    """Start a run of this ``kind`` over ``items``, of which ``total`` are expected.
+
+    ``unread`` is what warns if nobody ever asks it for anything.
+    """
     check_cancelled()
     settings, plan = recipe.settings, recipe.plan
     choice = choose(settings.engine, plan, settings.name, settings.max_workers)
@@ -292,6 +299,7 @@ def start_run(
         course.use_feeder(plan.context.copy())
     else:
         _take_first(course)
+    course.unread = unread  # from here on somebody can read it
     return run
 
 

@@ -37,9 +37,14 @@ class Stream(chain[T]):
         stream._course, stream._context, stream._delivery = course, context, delivery
         return stream
 
+    def __iter__(self) -> Self:
+        self._course.unread = None
+        return self
+
     def __aiter__(self) -> AsyncIterator[T]:
         from treadle._run.asynchronous import AsyncStream  # asyncio is slow to import, and seldom needed
 
+        self._course.unread = None
         self._course.use_feeder(self._context)
         return AsyncStream(self, self._course, self._delivery)
 
@@ -80,6 +85,7 @@ class Calls(Stream[T], Generic[T, Item, Value]):
         course = getattr(self, "_course", None)
         if course is not None:
             course.end_now(is_orphaned=True)
+            course.warn_if_unread()  # in the end: the warning filters may make it an error
 
     @property
     def name(self) -> str:
@@ -102,6 +108,7 @@ class Calls(Stream[T], Generic[T, Item, Value]):
             TooManyAbandoned: More calls were left behind than ``max_abandoned`` allows.
         """
         course = self._course
+        course.unread = None
         was_open = not (course.is_sealed or course.is_finished)
         course.is_closed = True
         course.end(None)
@@ -165,6 +172,7 @@ class Calls(Stream[T], Generic[T, Item, Value]):
             [1, 2]
         """
         course = self._course
+        course.unread = None
         course.end(course.ending)
         ledger = course.ledger
         ledger.settle_batch()

@@ -19,6 +19,7 @@ from treadle._run.frontier import Frontier, Visit, check_nodes
 from treadle._run.mapping import start_run
 from treadle._run.options import RunOptions, check_names, prepare
 from treadle._run.run import Calls
+from treadle._run.unread import Unread
 from treadle.errors import InvalidArgument
 
 Node = TypeVar("Node")
@@ -195,4 +196,5 @@ def traverse(
     frontier = Frontier(check_nodes("roots", roots), key, max_depth, depth_first)
     call: Visit[Any] = Visit(visit, key)
     plan = replace(recipe.plan, fn=call.awaiting if recipe.settings.engine == "coroutines" else call)
-    return start_run(Traversal, replace(recipe, plan=plan), frontier, make_course=TraversalCourse)
+    unread = Unread(f"traversal {recipe.settings.name!r}", "iterate it, or call its wait()")
+    return start_run(Traversal, replace(recipe, plan=plan), frontier, unread=unread, make_course=TraversalCourse)
