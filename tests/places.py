@@ -135,7 +135,7 @@ def _task_end(item: Any, task: treadle.Task[Any]) -> End:
     error = task.exception()
     if error is None:
         return End(item, "succeeded", task.result())
-    return End(item, "timed_out" if isinstance(error, treadle.CallTimedOut) else "failed", error=error)
+    return End(item, "timed_out" if type(error) is treadle.CallTimedOut else "failed", error=error)
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

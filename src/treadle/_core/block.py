@@ -8,6 +8,8 @@ from functools import wraps
 from types import TracebackType
 from typing import ParamSpec, TypeVar, cast
 
+from treadle._core.user_code import is_a
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -38,7 +40,7 @@ class _Block(_GeneratorContextManager[T]):
             self.gen.throw(error)
         except BaseException as raised:
             # A StopIteration cannot leave a generator, and comes out as the cause of something else.
-            if raised is not error and not (isinstance(error, StopIteration) and raised.__cause__ is error):
+            if raised is not error and not (is_a(error, StopIteration) and raised.__cause__ is error):
                 raise
             # As it was on its way out of the block, without the frames of the generator.
             BaseException.with_traceback(error, traceback)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from treadle._core.block import contextmanager
 from treadle._core.coroutine import go_inside, inside
 from treadle._core.tell import tell
+from treadle._core.user_code import call_guarded
 from treadle.errors import Cancelled
 
 _keys = count()
@@ -40,11 +41,9 @@ class Registration:
         """Run the callback; an error of it is logged, and keeps no other from running."""
         self.thread = threading.get_ident()
         try:
-            self._callback()
-        except BaseException as error:
-            tell(logging.ERROR, "a callback for a cancellation failed", error=error)
-            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-                raise
+            _, error = call_guarded(self._callback)
+            if error is not None:
+                tell(logging.ERROR, "a callback for a cancellation failed", error=error)
         finally:
             self._over.release()
 

@@ -8,6 +8,7 @@ from treadle._core.cancellation import Scope
 from treadle._core.describe import annotate, cut_our_frames, describe
 from treadle._core.outcome import Outcome, Status
 from treadle._core.trial import Trial
+from treadle._core.user_code import is_a
 from treadle.errors import CallCancelled, CallNotStarted, Cancelled
 
 End = Literal["running", "done", "abandoned"]
@@ -73,7 +74,7 @@ class Chunk:
         """Record that the call being made raised ``error``. Its place in ``results`` is still to be filled."""
         if self.end == "abandoned":  # nobody reads it any more
             return
-        if isinstance(error, FailedWithResource):
+        if is_a(error, FailedWithResource):
             if self.trial is not None:
                 self.trial.opened_at = error.opened_at
             error = error.error
@@ -135,7 +136,7 @@ class Chunk:
     def withdraw_cancelled(self) -> None:
         """Take back the failure of a call that ended because it was asked to: that is no failure."""
         last = len(self.results) - 1
-        if self.is_cancelled and self.failures and isinstance(self.failures.get(last), Cancelled):
+        if self.is_cancelled and self.failures and is_a(self.failures.get(last), Cancelled):
             del self.failures[last]
             self.results.pop()
             if self.ends:

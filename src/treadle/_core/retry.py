@@ -12,6 +12,7 @@ from typing import Any
 
 from treadle._core.describe import describe
 from treadle._core.settings import check_callable, check_count, check_seconds
+from treadle._core.user_code import call_guarded
 from treadle.errors import InvalidArgument, WrongType
 
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], object]
@@ -92,10 +93,14 @@ class Retry:
 
     def asked_delay(self, error: BaseException) -> float | None:
         """Return the seconds that the server asks for, within bounds. What the user's function raises is raised."""
-        wanted = (self.retry_after or find_retry_after)(error)
-        if wanted is None or not wanted > 0:  # also NaN, and a time in the past
+        if self.retry_after is None:
+            wanted, _ = call_guarded(find_retry_after, error)  # an error that refuses to be asked asks for nothing
+        else:
+            wanted = self.retry_after(error)
+        if wanted is None:
             return None
-        return min(wanted, self.max_delay)
+        seconds = float(wanted)  # whatever kind of number it is: others are to add it to a time
+        return min(seconds, self.max_delay) if seconds > 0 else None  # neither NaN nor a time in the past
 
     def delay(self, attempt: int, asked: float | None) -> float:
         """Return the seconds to wait after ``attempt`` attempts, ``asked`` at least."""

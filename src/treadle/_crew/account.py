@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 class Account(Protocol):
     """Whoever the crew works for."""
 
+    kind: str  # what a person calls it: run, group, executor
+
     def note_done(self, chunk: Chunk) -> None:
         """Take note that all calls of ``chunk`` are made. Called by many workers at once, without the lock."""
 
@@ -52,6 +54,8 @@ class Account(Protocol):
 
 class Nobody:
     """The account of a crew that nobody works with any more."""
+
+    kind = "run"
 
     def note_done(self, chunk: Chunk) -> None: ...
     def note_succeeded(self, chunk: Chunk) -> None: ...

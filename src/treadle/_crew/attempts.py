@@ -8,9 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from treadle._core import clock
+from treadle._core.cancellation import Scope
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, describe
+from treadle._core.retry import Retry
+from treadle._core.tell import tell
 from treadle._core.trial import Failure, Trial
+from treadle._core.user_code import call_guarded, is_a
 from treadle._crew.policy import Policy
 from treadle._sync import timekeeper
 from treadle._sync.timekeeper import Timer
@@ -18,8 +22,6 @@ from treadle.errors import CallTimedOut, Cancelled
 
 if TYPE_CHECKING:
     from treadle._crew.crew import Crew
-
-_logger = logging.getLogger("treadle")
 
 REMEMBERED_CALLS = 1000
 
@@ -39,11 +41,18 @@ class Attempts:
         self._waiting: dict[Chunk, Timer] = {}
 
     def close(self, chunk: Chunk) -> float | None:
-        """Take the answer as it is now, and return after how many seconds to ask again; None: do not."""
+        """Take the answer as it is now, and return after how many seconds to ask again; None: do not.
+
+        The functions of the user's that are asked for it run in a scope of their own: that the call was asked to end,
+        as it took too long, does not end their waits, but the end of the run or of the task does.
+        """
         trial = chunk.trial
         assert trial is not None
         with self._crew.lock:
             trial.is_closed = True
+            chunk.scope = scope = Scope()
+            if self._crew.is_stopping or trial.is_last:
+                scope.flag("it was cancelled")
             is_late = trial.is_timed_out
             if trial.begun is not None and chunk.results and not (is_late or chunk.failures):
                 self.seconds.append(clock.now() - trial.begun)  # under the lock: the watch sorts them
@@ -58,7 +67,7 @@ class Attempts:
         if limiter is None or trial.begun is None or not (chunk.failures or chunk.results):
             return
         answer = chunk.failures[0] if chunk.failures else chunk.results[0]
-        if not isinstance(answer, Cancelled):
+        if not is_a(answer, Cancelled):
             trial.is_throttled = limiter.judge(answer, clock.now() - trial.begun)
 
     def mark_timed_out(self, chunk: Chunk) -> None:
@@ -70,24 +79,27 @@ class Attempts:
 
     def _delay(self, chunk: Chunk, trial: Trial) -> float | None:
         assert chunk.failures is not None
-        retry, limiter, error = self.policy.retry, self.policy.limiter, chunk.failures[0]
-        if isinstance(error, Cancelled):
+        retry, error = self.policy.retry, chunk.failures[0]
+        if is_a(error, Cancelled):
             return None
         if _is_spared(chunk, trial):
             return 0.0  # with another resource
         if retry is None:
             return None
-        try:
-            if not retry.is_wanted(error, trial.charged):
-                return None
-            asked = retry.asked_delay(error)
-            if asked is not None and limiter is not None:
-                limiter.pause(asked)  # what one call was told holds for all
-            return retry.delay(trial.charged, asked)
-        except BaseException as broken:
-            _logger.exception("run %r: its retry policy failed on %s", self._name, describe(error))
+        delay, broken = call_guarded(self._ask_for_delay, retry, error, trial.charged)
+        if broken is not None:
+            if not is_a(broken, Cancelled):  # what it asked was to end: it is not at fault
+                tell(logging.ERROR, "run %r: its retry policy failed on %s", self._name, describe(error), error=broken)
             annotate(error, f"no further attempt, as the retry policy itself failed: {describe(broken)}")
+        return delay
+
+    def _ask_for_delay(self, retry: Retry, error: BaseException, attempts: int) -> float | None:
+        if not retry.is_wanted(error, attempts):
             return None
+        asked, limiter = retry.asked_delay(error), self.policy.limiter
+        if asked is not None and limiter is not None:
+            limiter.pause(asked)  # what one call was told holds for all
+        return retry.delay(attempts, asked)
 
     def settle(self, chunk: Chunk, delay: float | None) -> bool:
         """Tell whether the answer in ``chunk`` is the item's. Under the lock."""

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 
 from treadle._core.chunk import Chunk
+from treadle._core.user_code import call_guarded
 
 MAX_CHUNK_ITEMS = 2048
 # What the items and results of one chunk may weigh, as far as sys.getsizeof() sees it.
@@ -169,7 +170,5 @@ class ChunkSizer:
 
 
 def _weigh(thing: object) -> int:
-    try:
-        return sys.getsizeof(thing)
-    except BaseException:  # a broken __sizeof__ of the user's: take it for something large
-        return MAX_CHUNK_BYTES
+    size, error = call_guarded(sys.getsizeof, thing)
+    return size if size is not None and error is None else MAX_CHUNK_BYTES  # a broken __sizeof__ of the user's

@@ -14,6 +14,8 @@ from typing import Any
 from treadle._core import clock
 from treadle._core.cancellation import Scope, cancel_all, here
 from treadle._core.chunk import Chunk
+from treadle._core.describe import annotate, describe
+from treadle._core.tell import tell
 from treadle._crew.account import Account, Nobody
 from treadle._crew.attempts import Attempts
 from treadle._crew.chunking import ChunkSizer
@@ -29,8 +31,6 @@ from treadle._crew.worker import ThreadWorker, Worker
 from treadle._sync.aside import run_aside
 from treadle._sync.line import NOTHING_YET, Nothing
 from treadle.errors import WorkerLost
-
-_logger = logging.getLogger("treadle")
 
 
 class Crew(Muster):
@@ -314,6 +314,7 @@ class Crew(Muster):
 
     def report_unopened(self, worker: Worker, error: BaseException) -> None:
         """Take note that ``worker`` could not get ready: a run without its resources is no run."""
+        annotate(error, f"a worker of {self.account.kind} {self._name!r} could not get ready")
         with self.lock:
             self._note_arrival(worker)
             self.account.note_broken(error)
@@ -326,8 +327,8 @@ class Crew(Muster):
 
     def report_lost(self, worker: Worker, error: BaseException) -> None:
         """Take note that ``worker`` dies: the item in its hands failed, the others wait again."""
-        _logger.error("worker %s of run %r died: %r", worker.thread.name, self._name, error)
-        chunk = worker.chunk
+        chunk, reason = worker.chunk, describe(error)
+        tell(logging.ERROR, "worker %s of run %r died: %s", worker.thread.name, self._name, reason)
         with self.lock:
             self._note_arrival(worker)
             self.workers.pop(worker, None)
@@ -336,7 +337,7 @@ class Crew(Muster):
             if len(chunk.results) + len(chunk.todo) == len(chunk.items) and chunk.todo:
                 chunk.todo.pop()  # it died before it began one: were none lost, this could go on for ever
             rest = chunk.split(len(chunk.todo))
-            self.mark_lost(chunk, error)
+            self.mark_lost(chunk, reason)
             if rest is not None:
                 self.account.note_split(rest)
                 if not self.is_stopping:
@@ -344,17 +345,17 @@ class Crew(Muster):
         self.hand_in(worker, chunk)
         self._help()
 
-    def mark_lost(self, chunk: Chunk, error: BaseException) -> None:
+    def mark_lost(self, chunk: Chunk, reason: str) -> None:
         """Record that the call being made of ``chunk`` was lost with its worker."""
         if len(chunk.results) < len(chunk.items):
-            chunk.fail(WorkerLost(self._name, chunk.start + len(chunk.results), repr(error)))
+            chunk.fail(WorkerLost(self._name, chunk.start + len(chunk.results), reason))
             chunk.results.append(None)
 
     def report_left(self, worker: Worker, error: BaseException | None) -> None:
         """Take note that ``worker`` has gone; ``error`` is what closing its engine raised."""
         if error is not None:
             thread = worker.thread.name
-            _logger.error("run %r: closing the resource of %s failed", self._name, thread, exc_info=error)
+            tell(logging.ERROR, "run %r: closing the resource of %s failed", self._name, thread, error=error)
         with self.lock:
             self._note_arrival(worker)
             self.workers.pop(worker, None)

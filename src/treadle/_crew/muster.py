@@ -9,7 +9,9 @@ from collections import deque
 from time import perf_counter
 
 from treadle._core.chunk import Chunk
+from treadle._core.describe import annotate
 from treadle._core.gil import is_gil_enabled
+from treadle._core.tell import tell
 from treadle._crew.account import Account
 from treadle._crew.attempts import Attempts
 from treadle._crew.chunking import ChunkSizer
@@ -17,8 +19,6 @@ from treadle._crew.room import Room
 from treadle._crew.tuner import Tuner
 from treadle._crew.worker import Worker
 from treadle._sync.aside import start_thread
-
-_logger = logging.getLogger("treadle")
 
 
 class Muster:
@@ -217,9 +217,11 @@ class Muster:
             is_news = enough < self._max_workers
             self._most_workers = self._max_workers = max(1, enough)
             if enough == 0:
+                annotate(error, f"no worker of {self.account.kind} {self._name!r} could be started")
                 self.account.note_broken(error)
         if enough and is_news:
-            _logger.warning("run %r goes on with %d workers: no further thread starts (%s)", self._name, enough, error)
+            told = (self._name, enough, error)
+            tell(logging.WARNING, "run %r goes on with %d workers: no further thread starts (%s)", *told)
 
     # Taking work
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from treadle._core.block import contextmanager
 from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
+from treadle._core.describe import describe
 from treadle._crew.worker import ThreadWorker, Worker
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def run_here(crew: Crew, chunk: Chunk) -> bool:
     try:
         worker.engine.make_calls(chunk)
     except BaseException as error:
-        crew.mark_lost(chunk, error)
+        crew.mark_lost(chunk, describe(error))
         raise
     finally:
         here.scope, here.places = scope, places

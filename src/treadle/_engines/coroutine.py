@@ -13,6 +13,7 @@ from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
 from treadle._core.coroutine import Inside, put_inside
 from treadle._core.describe import describe
+from treadle._core.user_code import get_traceback, is_a
 from treadle._engines.engine import CallPlan
 from treadle._engines.inline import results_of
 from treadle._engines.resource import AwaitedResource, Resource, awaited, enter_awaited
@@ -120,7 +121,7 @@ async def _answered(fn: Callable[..., Any], *arguments: Any) -> Any:
 
 def _as_cancelled(error: BaseException, chunk: Chunk) -> BaseException:
     """Return what is to be recorded of a call that raised ``error``, in asyncio's word or in ours."""
-    if not (chunk.is_cancelled and isinstance(error, asyncio.CancelledError)):
+    if not (chunk.is_cancelled and is_a(error, asyncio.CancelledError)):
         return error
     reason = "it was cancelled" if chunk.scope is None else chunk.scope.reason
-    return Cancelled(reason).with_traceback(error.__traceback__)
+    return Cancelled(reason).with_traceback(get_traceback(error))

@@ -71,7 +71,7 @@ def carry_out(function: bytes | None, is_spread: bool, values: list[Any], is_pic
 
     results, errors, ends = make_calls(call, values, Context, seconds)
     packed, are_pickles, unpicklable = pack(results)
-    refused = {at: (_describe(results[at]), f"{type(error).__name__}: {error}") for at, error in unpicklable.items()}
+    refused = {at: (_describe(results[at]), _say(error)) for at, error in unpicklable.items()}
     return packed, are_pickles, {at: _tell(error) for at, error in errors.items()}, refused, ends
 
 
@@ -123,7 +123,10 @@ def find_cloudpickle() -> Any:
 
 
 def _tell(error: BaseException) -> Told:
-    text = "".join(traceback.format_exception(type(error), error, _below_us(error)))
+    try:
+        text = "".join(traceback.format_exception(type(error), error, _below_us(error)))
+    except BaseException:  # of an exception that cannot even be shown
+        text = f"{_say(error)}, and its traceback cannot be shown\n"
     try:
         data = (in_pickle(error),)
     except BaseException:
@@ -147,10 +150,17 @@ def _describe(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
+def _say(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:
+        return f"{type(error).__name__}, whose str() fails"
+
+
 def _note(error: BaseException, text: str) -> None:
     try:
         error.add_note(f"treadle: {text}")
-    except Exception:  # it refuses notes
+    except BaseException:  # it refuses notes
         return
 
 

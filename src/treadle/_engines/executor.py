@@ -11,7 +11,8 @@ from uuid import uuid4
 
 from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk
-from treadle._core.describe import annotate, describe, describe_function
+from treadle._core.describe import annotate, describe, describe_error, describe_function
+from treadle._core.user_code import is_a
 from treadle._engines.dask import DaskExecutor, count_threads
 from treadle._engines.engine import CallPlan, EngineBroken, never_awaited
 from treadle._engines.errand import as_errand, function_in_pickle, make_calls, pack
@@ -54,7 +55,7 @@ class Dispatch:
         if self._function is None and not self.plan.brings_context:
             try:
                 self._function = function_in_pickle(self.plan.fn)
-            except Exception as error:
+            except BaseException as error:
                 raise _blame(error, self.plan.fn, "the function") from error
         return self._function
 
@@ -160,7 +161,7 @@ class ExecutorEngine:
     def _send(self, chunk: Chunk, portion: Portion) -> Future[Any]:
         try:
             future = self._dispatch.executor.submit(portion)
-        except Exception as error:  # it was shut down, or is broken
+        except BaseException as error:  # it was shut down, or is broken
             put_back(chunk, portion.items)
             raise self._broken(error) from error
         future.add_done_callback(lambda _: self._parker.wake())
@@ -183,7 +184,7 @@ class ExecutorEngine:
         if error is None:
             self._losses = 0
             self._record(chunk, results, portion, future.result())
-        elif isinstance(error, BrokenExecutor):
+        elif is_a(error, BrokenExecutor):
             self._break(chunk, results, portion, error)
         elif not self._dispatch.tells_begun and self._losses == 0:
             # What calls raise comes back as an answer: this is the cluster's own, as it loses workers, and may pass.
@@ -262,7 +263,7 @@ def _blame(error: BaseException, value: Any, what: str) -> NotPicklable:
         wrap(value, what)
     except NotPicklable as found:
         return found
-    return NotPicklable(what, f"{type(error).__name__}: {error}")
+    return NotPicklable(what, describe_error(error))
 
 
 def _record_result(chunk: Chunk, results: list[Any], value: Any, is_pickle: bool) -> None:

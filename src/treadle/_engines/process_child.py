@@ -23,6 +23,7 @@ from typing import Any
 from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk, FailedWithResource
 from treadle._core.describe import annotate
+from treadle._core.user_code import is_a
 from treadle._engines.engine import CallPlan
 from treadle._engines.inline import InlineEngine
 from treadle._engines.process_keeper import LOOK_SIGNAL
@@ -189,7 +190,7 @@ class Child:
             try:
                 result = fn(item)
             except BaseException as error:
-                if isinstance(error, FailedWithResource):
+                if is_a(error, FailedWithResource):
                     self._opened[len(results)] = error.opened_at
                 chunk.fail(error)
                 result = None

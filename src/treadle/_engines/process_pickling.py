@@ -12,7 +12,8 @@ from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from treadle._core.describe import cut_our_frames, describe, describe_function, set_cause
+from treadle._core.describe import cut_our_frames, describe, describe_error, describe_function, set_cause
+from treadle._core.user_code import call_guarded
 from treadle.errors import NotPicklable, RemoteError
 
 PROTOCOL = 5
@@ -67,12 +68,11 @@ def wrap(value: Any, what: str) -> Parcel:
     Raises:
         NotPicklable: It is the wrong thing for that; ``what`` names it in the message.
     """
-    try:
-        return _wrap(value)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # methods of the user's are called, which may do anything
+    parcel, error = call_guarded(_wrap, value)  # methods of the user's are called, which may do anything
+    if parcel is None:
+        assert error is not None
         raise _not_picklable(value, what, error) from error
+    return parcel
 
 
 def _wrap(value: Any) -> Parcel:
@@ -172,7 +172,8 @@ def _refuse_main(value: Any) -> None:
 
 
 def _not_picklable(value: Any, what: str, error: BaseException) -> NotPicklable:
-    path, culprit, reason = _find_culprit(value, error)
+    found, _ = call_guarded(_find_culprit, value, error)
+    path, culprit, reason = found or ([], value, error)
     where = f"{what} {describe_function(value)}" if callable(value) else what
     for step in path:
         where += step
@@ -180,7 +181,7 @@ def _not_picklable(value: Any, what: str, error: BaseException) -> NotPicklable:
     hint = ""
     if find_cloudpickle() is None:
         hint = f"; lambdas, inner functions and what is defined in __main__ need the extra: pip install '{EXTRA}'"
-    return NotPicklable(where + about, f"{type(reason).__name__}: {reason}{hint}")
+    return NotPicklable(where + about, describe_error(reason) + hint)
 
 
 def _find_culprit(value: Any, error: BaseException) -> tuple[list[str], Any, BaseException]:

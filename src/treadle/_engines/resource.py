@@ -15,14 +15,14 @@ from treadle._core.chunk import FailedWithResource
 from treadle._core.describe import annotate, describe
 from treadle._core.retry import Retry, is_types
 from treadle._core.settings import check_callable, check_seconds
-from treadle.errors import InvalidArgument, WrongType
+from treadle._core.tell import tell
+from treadle._core.user_code import call_guarded, is_a
+from treadle.errors import Cancelled, InvalidArgument, WrongType
 
 if TYPE_CHECKING:
     import asyncio  # slow to import, and only coroutines need it
 
 R = TypeVar("R")
-
-_logger = logging.getLogger("treadle")
 
 # A resource that no call has used for so long is looked at by ``check`` before the next one gets it.
 IDLE_SECONDS = 1.0
@@ -236,7 +236,8 @@ class _Slot:
 
     def judged(self, error: BaseException) -> BaseException:
         """Return what to raise in the place of ``error``, which a call raised."""
-        if not isinstance(error, self.resource.renew_on):
+        is_meant, _ = call_guarded(isinstance, error, self.resource.renew_on)
+        if not is_meant:
             self.used_at = perf_counter()
             return error
         self.failures += 1
@@ -294,10 +295,9 @@ class OpenResource(_Slot):
         if self.is_open and (self.is_worn() or (self.is_idle() and not self._is_approved())):
             self.is_open = False
             stack, self._stack, self.value = self._stack, ExitStack(), None
-            try:
-                self._run(stack.close)
-            except Exception as error:
-                _logger.info("closing a resource that is replaced failed: %s", describe(error))
+            _, error = call_guarded(self._run, stack.close)
+            if error is not None:
+                tell(logging.INFO, "closing a resource that is replaced failed: %s", describe(error))
         if not self.is_open:
             try:
                 self.open()
@@ -306,12 +306,10 @@ class OpenResource(_Slot):
                 raise
 
     def _is_approved(self) -> bool:
-        assert self.resource.check is not None
-        try:
-            return bool(self.resource.check(self.value))
-        except Exception as error:
-            _logger.info("a resource is replaced: its check raised %s", describe(error))
-            return False
+        check = self.resource.check
+        assert check is not None
+        is_approved, error = call_guarded(lambda: bool(check(self.value)))
+        return bool(is_approved) if error is None else _is_disapproved(error)
 
     def close(self) -> None:
         """Close what is open. What that raises is raised."""
@@ -357,8 +355,12 @@ class AwaitedResource(_Slot):
             stack, self._stack, self.value = self._stack, AsyncExitStack(), None
             try:
                 await stack.aclose()
-            except Exception as error:
-                _logger.info("closing a resource that is replaced failed: %s", describe(error))
+            except BaseException as error:
+                import asyncio
+
+                if is_a(error, asyncio.CancelledError):
+                    raise
+                tell(logging.INFO, "closing a resource that is replaced failed: %s", describe(error))
         if not self.is_open:
             try:
                 await self.open()
@@ -370,13 +372,24 @@ class AwaitedResource(_Slot):
         assert self.resource.check is not None
         try:
             return bool(await awaited(self.resource.check(self.value)))
-        except Exception as error:
-            _logger.info("a resource is replaced: its check raised %s", describe(error))
-            return False
+        except BaseException as error:
+            import asyncio
+
+            if is_a(error, asyncio.CancelledError):
+                raise
+            return _is_disapproved(error)
 
     async def aclose(self) -> None:
         """Close what is open. What that raises is raised."""
         await self._stack.aclose()
+
+
+def _is_disapproved(error: BaseException) -> bool:
+    """Return False, as ``error`` is what a check raised; raise it if the call was asked to end in it."""
+    if is_a(error, Cancelled):
+        raise error
+    tell(logging.INFO, "a resource is replaced: its check raised %s", describe(error))
+    return False
 
 
 def enter(factory: Callable[[], Any], stack: ExitStack) -> Any:

@@ -14,11 +14,12 @@ from typing import Any
 from treadle._core import clock, register
 from treadle._core.cancellation import Registration, Scope, current_scope
 from treadle._core.chunk import Chunk
-from treadle._core.describe import annotate
+from treadle._core.describe import annotate, name_of_type
 from treadle._core.outcome import Stats
 from treadle._core.register import WorkerState
 from treadle._core.settings import Settings
 from treadle._core.tell import tell
+from treadle._core.user_code import call_guarded
 from treadle._crew.advisor import Advisor
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
@@ -36,8 +37,6 @@ from treadle._sync import timekeeper
 from treadle._sync.parker import Parker, Waker
 from treadle._sync.timekeeper import Timer
 from treadle.errors import Cancelled, TooManyAbandoned
-
-_logger = logging.getLogger("treadle")
 
 # How long to wait for another thread to say the last word about a run (to end its display, say).
 AFTERMATH_SECONDS = 1.0
@@ -270,7 +269,8 @@ class Course:
         self._end_up()
         still_opening = [worker.thread.name for worker in list(self.crew.workers) if worker.is_opening]
         if still_opening and self._has_resource:  # such a run was waited for, as long as its grace was
-            _logger.warning("run %r leaves %s behind, still getting ready", self.name, ", ".join(still_opening))
+            told = (self.name, ", ".join(still_opening))
+            tell(logging.WARNING, "run %r leaves %s behind, still getting ready", *told)
         self._stragglers.log()
         if self.too_many is not None and self.ending is not None and self.ending is not self.too_many:
             annotate(self.ending, str(self.too_many))
@@ -300,10 +300,9 @@ class Course:
         register.dismiss(self)
         callbacks, self.on_end = self.on_end, []
         for callback in callbacks:
-            try:
-                callback()
-            except Exception:  # a display that broke must not take the results with it
-                _logger.exception("run %r: its display failed", self.name)
+            _, error = call_guarded(callback)
+            if error is not None:  # a display that broke must not take the results with it
+                tell(logging.ERROR, "run %r: its display failed", self.name, error=error)
 
     # What the crew reports
 
@@ -352,7 +351,6 @@ class Course:
     def note_broken(self, error: BaseException) -> None:
         """Stop: a worker could not get ready."""
         self.stop(error)
-        annotate(error, f"a worker of run {self.name!r} could not get ready")
 
     def note_quieter(self) -> None:
         """Let whoever waits for quiet look again."""
@@ -479,7 +477,7 @@ def _cancel(course: weakref.ref[Course], scope: Scope) -> None:
 
 
 def _reason(name: str, ending: BaseException | None) -> str:
-    return f"run {name!r} " + ("was closed" if ending is None else f"ended with {type(ending).__name__}")
+    return f"run {name!r} " + ("was closed" if ending is None else f"ended with {name_of_type(ending)}")
 
 
 def _is_copy(chunk: Chunk) -> bool:

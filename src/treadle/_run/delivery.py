@@ -16,7 +16,7 @@ from typing import Any, Final, final
 
 from treadle._core import clock
 from treadle._core.chunk import Chunk
-from treadle._core.describe import describe
+from treadle._core.describe import describe, name_of_type
 from treadle._crew.room import making_room
 from treadle._run.awaited import NextResult
 from treadle._run.course import Course
@@ -61,9 +61,9 @@ class Raiser(Iterator[Any]):
         error, self._error = self._error, None
         if error is None:
             raise StopIteration
-        if isinstance(error, StopIteration | StopAsyncIteration):
+        if issubclass(type(error), StopIteration | StopAsyncIteration):
             # Raised as it is, it would end the consumer's loop as if nothing had happened.
-            kind = type(error).__name__
+            kind = name_of_type(error)
             raise RuntimeError(f"a call raised {kind}, which cannot pass through an iterator") from error
         try:
             raise error

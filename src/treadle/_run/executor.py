@@ -14,6 +14,7 @@ from treadle._core.hedge import Hedge
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
 from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineOption, WorkersOption, check_callable
+from treadle._core.user_code import is_a
 from treadle._crew.policy import Policy
 from treadle._run.choosing import check_engine
 from treadle._run.task import Task
@@ -170,7 +171,7 @@ class PoolExecutor(ThreadPoolExecutor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        is_interrupted = isinstance(error, KeyboardInterrupt)
+        is_interrupted = is_a(error, KeyboardInterrupt)
         if is_interrupted:
             self._book.cancel_all()
         self._shut_down(wait=True, cancel_futures=is_interrupted, interrupts=int(is_interrupted))

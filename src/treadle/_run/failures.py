@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from treadle._core.describe import annotate, clear_variables, describe
 from treadle._core.outcome import Outcome
+from treadle._core.user_code import is_a
 from treadle.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Failures:
         try:
             if not errors:
                 return
-            if ending is not None and not isinstance(ending, Exception):
+            if ending is not None and not is_a(ending, Exception):
                 annotate(ending, f"before, {self._summary()}")
                 return
             if ending is not None and not any(ending is error for error in errors):

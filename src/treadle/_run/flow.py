@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from treadle._core.describe import annotate, describe
+from treadle._core.user_code import is_a
 from treadle._run.course import Course
 from treadle._run.pipeline_stats import PipelineStats, StageStats
 from treadle._run.stage import Gauge, Stage
@@ -75,7 +76,7 @@ class FlowAccount:
     def too_many(self) -> TooManyAbandoned | None:
         """Return the error of a stage that was closed and left too many calls behind."""
         courses = [leg.course for leg in self.legs]
-        closed = (course for course in courses if course.ending is None or isinstance(course.ending, Cancelled))
+        closed = (course for course in courses if course.ending is None or is_a(course.ending, Cancelled))
         return next((course.too_many for course in closed if course.too_many is not None), None)
 
     def note_end(self) -> None:
@@ -87,7 +88,7 @@ class FlowAccount:
         """Say on ``error``, which ended all of it, what else had failed by then: nobody is told otherwise."""
         for number, leg in enumerate(self.legs, 1):
             other = leg.course.ending
-            if other is not None and other is not error and not isinstance(other, Cancelled):
+            if other is not None and other is not error and not is_a(other, Cancelled):
                 annotate(error, f"stage {number} ({leg.stage.name}) had ended with {describe(other)}")
 
 
@@ -123,7 +124,7 @@ class Flow(Iterator[T], Generic[T]):
             raise
         except BaseException as error:
             self._results = iter(())
-            if self._is_closed and isinstance(error, RunClosed):
+            if self._is_closed and is_a(error, RunClosed):
                 self._end = "was closed"
                 raise PipelineClosed(self.name, self._end) from None
             self._end = f"has ended with {describe(error)}"

@@ -13,6 +13,7 @@ from treadle._core.cancellation import Scope, enter, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import cut_our_frames
 from treadle._core.trial import Trial
+from treadle._core.user_code import is_a
 from treadle._crew.crew import Crew
 from treadle._run.ledger import Ledger
 from treadle._sync.aside import run_aside
@@ -158,7 +159,7 @@ class Intake:
             self.is_ended = True
         except BaseException as error:
             # Asked to leave, an input has not ended by itself: the run ends for the reason it has.
-            if not (self.scope.is_cancelled and isinstance(error, Cancelled)):
+            if not (self.scope.is_cancelled and is_a(error, Cancelled)):
                 cut_our_frames(error)
                 self.error = error
                 self.is_ended = True

@@ -292,7 +292,7 @@ def start_run(
     if choice.decider is not None:
         choice.decider.lead(course.crew, total)
     run = kind._open(course, plan.context, as_outcomes=False)
-    if settings.progress:
+    if settings.progress is not False:
         course.on_end.append(show_progress(settings.name, settings.progress, course.stats, total))
     course.follow_outer()
     if settings.intake == "thread":

@@ -319,31 +319,41 @@ class Periodic(Generic[T]):
 
     def _rest(self) -> None:
         """Go on with the next tick, unless the run that has timed out is still inside the function."""
+        error: RuntimeError | None = None
         with self._lock:
             if self._turn.is_inside:
                 self._is_held_up = True
             else:
-                self._go_on()
+                error = self._go_on()
+        self._tell_of_end(error)
         self._wake_waiters()  # it may have been the last one
 
     def _note_out(self) -> None:
         """Take note that a run is out of the function, long before its end is known or, left behind, long after."""
+        error: RuntimeError | None = None
         with self._lock:
             if self._is_held_up:
-                self._go_on()
+                error = self._go_on()
+        self._tell_of_end(error)
 
-    def _go_on(self) -> None:
+    def _go_on(self) -> RuntimeError | None:
+        """Wait for the next tick; return why there will be none, if that has just turned out. Under the lock."""
         self._is_busy = self._is_held_up = False
         if self._book.closed is not None:
-            return
+            return None
         number, when = self._due
         if self._timer is not None and number >= self._ticks.expected and when > clock.now():
-            return
+            return None
         try:
             self._plan()
         except RuntimeError as error:  # no thread for the timekeeper
-            tell(logging.CRITICAL, "periodic %r ends, as there is no thread to keep its time", self.name, error=error)
             self._book.closed = "is broken: no thread could be started to keep its time"
+            return error
+        return None
+
+    def _tell_of_end(self, error: RuntimeError | None) -> None:
+        if error is not None:  # without the lock: handlers of the log are the user's
+            tell(logging.CRITICAL, "periodic %r ends, as there is no thread to keep its time", self.name, error=error)
 
     def _is_live(self) -> bool:
         """Tell whether there is, or will be, a run to wait for."""

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from treadle._core import clock
 from treadle._core.register import WorkerState
 from treadle._core.stacks import NOT_SHOWN, read_stacks
-
-_logger = logging.getLogger("treadle")
+from treadle._core.tell import tell
 
 # How long to wait in silence, for calls that were asked to end and for others; it doubles with each report.
 CANCELLED_REPORT_SECONDS = 1.0
@@ -52,7 +51,7 @@ class Reporter:
                 continue
             stack = stacks.get(state.ident or 0)
             text = NOT_SHOWN if stack is None else "".join(traceback.format_list(stack))
-            _logger.log(
+            tell(
                 logging.INFO if is_plain else logging.WARNING,
                 "%s %r waits for task %d (%s), which has been running for %.1f s%s in %s:\n%s",
                 *(self._kind, self._name, state.index, state.item, state.seconds),

@@ -13,6 +13,7 @@ from treadle._core import clock
 from treadle._core.describe import describe, describe_function
 from treadle._core.outcome import Outcome
 from treadle._core.settings import check_callable, check_count, check_seconds
+from treadle._core.user_code import is_a
 from treadle._run.failures import settled
 from treadle._run.mapping import start_run
 from treadle._run.options import Recipe, StageOptions, prepare
@@ -70,7 +71,7 @@ class Stage:
     @property
     def is_plain(self) -> bool:
         """Whether each result of its run is passed on, as it is."""
-        return not (self.spreads or self.on_error or self.batch)
+        return not (self.spreads or self.batch) and self.on_error is None
 
     def results(self, run: Run[Any, Any]) -> Iterator[Any]:
         """Return what the stage passes on. As long as somebody holds that, the run goes on."""
@@ -191,7 +192,7 @@ def _batches(run: Run[Any, Any], size: int, timeout: float | None) -> Iterator[l
         except Exception as error:
             if batch:
                 yield batch
-            if isinstance(error, StopIteration):
+            if is_a(error, StopIteration):
                 return
             raise
         if item is not _NOTHING:

@@ -16,6 +16,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, cut_our_frames, describe, describe_function
 from treadle._core.tell import tell
 from treadle._core.trial import Trial
+from treadle._core.user_code import call_guarded
 from treadle._crew.room import making_room, run_here
 from treadle._engines.engine import never_awaited
 from treadle._run.awaited import EndOfTask
@@ -251,16 +252,27 @@ class Task(Future[T]):
 
     def _invoke_callbacks(self) -> None:
         """Call every done-callback, whatever others raise; the list is copied, as waits leave it meanwhile."""
-        interrupt: KeyboardInterrupt | None = None
+        interrupt: BaseException | None = None
         for callback in list(self._done_callbacks):
             try:
-                callback(self)
-            except BaseException as error:
-                tell(logging.ERROR, "a done-callback of %r failed", self, error=error)
-                if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-                    interrupt = error
+                self._tell(callback)
+            except BaseException as error:  # Ctrl-C
+                interrupt = error
         if interrupt is not None:
             raise interrupt
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """Have ``fn`` called with the task when it has ended: at once, if it has. Whatever it raises is logged."""
+        with self._condition:
+            if self._state not in _DONE:
+                self._done_callbacks.append(fn)
+                return
+        self._tell(fn)
+
+    def _tell(self, callback: Callable[[Future[T]], object]) -> None:
+        _, error = call_guarded(callback, self)
+        if error is not None:
+            tell(logging.ERROR, "a done-callback of %s failed", self._describe(), error=error)
 
     def _name(self, error: BaseException | None) -> None:
         """Say on the error which task it belongs to. Not where it was raised: see ``cut_our_frames``."""

@@ -22,6 +22,7 @@ from treadle._core.describe import describe_function
 from treadle._core.outcome import Stats
 from treadle._core.register import WorkerState
 from treadle._core.settings import EngineOption, RunEngine, check_callable
+from treadle._core.tell import tell
 from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
 from treadle._crew.onlook import in_hand, states_of
@@ -39,8 +40,6 @@ from treadle._sync.cancelling import refuse_on_loop
 from treadle._sync.parker import Parker
 from treadle._sync.wait_graph import Wait
 from treadle.errors import TooManyAbandoned, WrongType
-
-_logger = logging.getLogger("treadle")
 
 NOT_BEGUN = "has not begun"  # a book that is closed for this reason will be open yet
 
@@ -397,7 +396,7 @@ class TaskBook:
         if (error := self.broken_error()) is not None:
             if not self._is_breakage_told:
                 self._is_breakage_told = True
-                _logger.critical("%s %r is broken", self.kind, self.name, exc_info=self.broken)
+                tell(logging.CRITICAL, "%s %r is broken", self.kind, self.name, error=self.broken)
             self.note_handed_in()
             for task in list(self.unfinished):
                 chunk = task._chunk

@@ -8,7 +8,7 @@ from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from treadle._core import clock
 from treadle._core.cancellation import Registration, Scope, check_cancelled, current_scope, enter, leave
-from treadle._core.describe import annotate, describe, show_own
+from treadle._core.describe import annotate, describe, name_of_type, show_own
 from treadle._core.hedge import Hedge
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
@@ -19,6 +19,7 @@ from treadle._core.settings import (
     check_callable,
     check_seconds,
 )
+from treadle._core.user_code import is_a
 from treadle._crew.policy import Policy
 from treadle._run.choosing import check_engine
 from treadle._run.task import Task
@@ -193,7 +194,7 @@ class TaskGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        if isinstance(error, Cancelled) and self._scope.is_cancelled:
+        if is_a(error, Cancelled) and self._scope.is_cancelled:
             error = None  # ours, or that of the scope around us, which is asked in the end
         try:
             interrupt = self._end(error)
@@ -214,9 +215,9 @@ class TaskGroup:
         """Wait for the end of everything, and return what interrupted the wait."""
         leave(self._scope)
         if error is not None:
-            self._cancel(f"group {self.name!r} ended with {type(error).__name__}")
+            self._cancel(f"group {self.name!r} ended with {name_of_type(error)}")
         self._book.close("has ended", when_empty=True)
-        return self._book.join(int(isinstance(error, KeyboardInterrupt)), self._grace)
+        return self._book.join(int(is_a(error, KeyboardInterrupt)), self._grace)
 
     def _cancel(self, reason: str) -> None:
         if self._is_cancelled:
@@ -254,10 +255,10 @@ class TaskGroup:
         if broken is not None and not any(broken is failure for failure in failures):
             failures.append(broken)
         for own in (error, interrupt):
-            if isinstance(own, Exception) and not any(own is failure for failure in failures):
+            if is_a(own, Exception) and not any(own is failure for failure in failures):
                 failures.insert(0, own)
-        bare = interrupt if interrupt is not None and not isinstance(interrupt, Exception) else error
-        if bare is not None and not isinstance(bare, Exception):
+        bare = interrupt if interrupt is not None and not is_a(interrupt, Exception) else error
+        if bare is not None and not is_a(bare, Exception):
             for failure in failures:
                 annotate(bare, f"group {self.name!r} also had the failure {describe(failure)}")
             if bare is error:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from treadle._core.outcome import Stats
 from treadle._core.settings import Progress
+from treadle._core.tell import tell
+from treadle._core.user_code import call_guarded
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
-
-_logger = logging.getLogger("treadle")
 
 LIVE_SECONDS = 0.1
 PLAIN_SECONDS = 30.0
@@ -99,10 +99,9 @@ class _Callback:
         self._function = function
 
     def show(self, stats: Stats) -> None:
-        try:
-            self._function(stats)
-        except Exception:
-            _logger.exception("the progress function failed")
+        _, error = call_guarded(self._function, stats)
+        if error is not None:
+            tell(logging.ERROR, "the progress function failed", error=error)
 
     finish = show
 

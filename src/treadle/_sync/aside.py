@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from treadle._core.tell import tell
+from treadle._core.user_code import call_guarded
 
 
 class Startable(Protocol):
@@ -47,8 +48,7 @@ def start_thread(thread: Startable) -> None:
 
 
 def guard(action: Callable[[], object]) -> None:
-    """Run ``action``; its error is logged."""
-    try:
-        action()
-    except BaseException as error:
+    """Run ``action``; its error is logged. Only what interrupts the main thread goes through."""
+    _, error = call_guarded(action)
+    if error is not None:
         tell(logging.ERROR, "something that was run on the side failed", error=error)

@@ -10,7 +10,8 @@ from typing import Any
 from treadle._core.describe import describe
 from treadle._core.retry import is_types
 from treadle._core.tell import tell
-from treadle.errors import WrongType
+from treadle._core.user_code import call_guarded, is_a
+from treadle.errors import Cancelled, WrongType
 
 Throttled = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Any], object]
 
@@ -54,16 +55,17 @@ class Brake:
 
     def is_asked_by(self, answer: object) -> bool:
         """Tell whether ``answer`` means "slow down"."""
+        is_asked, error = call_guarded(self._judge, answer)
+        if error is None:
+            return bool(is_asked)
+        if not (self._has_misjudged or is_a(error, Cancelled)):  # what it asked was to end: it is not at fault
+            self._has_misjudged = True
+            tell(logging.ERROR, "throttled=%s failed on %s", describe(self.throttled), describe(answer), error=error)
+        return False
+
+    def _judge(self, answer: object) -> bool:
         throttled = self.throttled
-        if isinstance(throttled, type | tuple):
-            return isinstance(answer, throttled)
-        try:
-            return bool(throttled(answer))
-        except Exception as error:
-            if not self._has_misjudged:
-                self._has_misjudged = True
-                tell(logging.ERROR, "throttled=%s failed on %s", describe(throttled), describe(answer), error=error)
-            return False
+        return isinstance(answer, throttled) if isinstance(throttled, type | tuple) else bool(throttled(answer))
 
     def note_pass(self, now: float) -> None:
         """Take note that a call begins."""

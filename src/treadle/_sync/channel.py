@@ -345,7 +345,7 @@ class Channel(Shared, Generic[T]):
         """Have one producer less; it may have left already."""
         with self._lock:
             if producer in self._producers:
-                self._producer_error = self._producer_error or error
+                self._producer_error = error if self._producer_error is None else self._producer_error
                 if len(self._producers) == 1:
                     self._close(self._producer_error)
                 self._producers.discard(producer)

@@ -12,8 +12,8 @@ from typing import Any
 
 from treadle._core import clock
 from treadle._core.describe import describe_function
-
-_logger = logging.getLogger("treadle")
+from treadle._core.tell import tell
+from treadle._core.user_code import get_traceback, is_a
 
 # After so long the loop gets its turn, whatever still waits: half of a frame at 60 a second.
 DRAIN_SECONDS = 0.008
@@ -74,7 +74,7 @@ class Inbox:
         if lost := len(self._waiting):
             self._waiting.clear()
             name = describe_function(self._callback)
-            _logger.info("the loop that calls of %s are for has ended: dropped %d that waited", name, lost)
+            tell(logging.INFO, "the loop that calls of %s are for has ended: dropped %d that waited", name, lost)
 
     def is_empty(self) -> bool:
         """Tell whether no call waits."""
@@ -87,7 +87,7 @@ class Inbox:
         try:
             self.ask()
         except RuntimeError as error:  # what asyncio, Qt and Tk raise when there is no loop any more
-            if isinstance(error, RecursionError) or _passed_through(error, Inbox.drain.__code__):
+            if is_a(error, RecursionError) or _passed_through(error, Inbox.drain.__code__):
                 self._is_asked = False  # it says nothing of the loop: whoever asks is at fault, or a call made at once
                 raise
             self.close()
@@ -99,7 +99,8 @@ class Inbox:
         """Say once that somebody works on for a loop that has ended long ago."""
         if seconds >= LATE_SECONDS and not self._is_late_told:
             self._is_late_told = True
-            _logger.warning(
+            tell(
+                logging.WARNING,
                 "calls of %s still come %.1f s after the end of the loop they are for, and are dropped",
                 *(describe_function(self._callback), seconds),
             )
@@ -107,7 +108,7 @@ class Inbox:
 
 def _passed_through(error: BaseException, code: CodeType) -> bool:
     """Tell whether ``error`` was raised in what a function with this code has called."""
-    traceback = error.__traceback__
+    traceback = get_traceback(error)
     while traceback is not None and traceback.tb_frame.f_code is not code:
         traceback = traceback.tb_next
     return traceback is not None

@@ -15,6 +15,7 @@ from treadle._core.cancellation import check_cancelled, here
 from treadle._core.clock import SystemClock
 from treadle._core.describe import describe
 from treadle._core.settings import check_count, check_seconds
+from treadle._core.user_code import is_a
 from treadle._sync import cancelling, timekeeper
 from treadle._sync.brake import Brake, Throttled
 from treadle._sync.parker import Parker, Waker
@@ -234,9 +235,9 @@ class Limiter:
         else:
             raise RuntimeError(f"{self!r} was left by a thread that had not entered it")
         place = places[index]
-        if isinstance(error, Exception) and self._brake is not None:
-            self.judge(error, clock.now() - place.passed_at)
         try:
+            if is_a(error, Exception) and self._brake is not None:
+                self.judge(error, clock.now() - place.passed_at)
             self._drop(place)
         except BaseException:  # Ctrl-C: each step may be done twice
             self._drop(place)

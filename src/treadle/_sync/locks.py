@@ -136,7 +136,7 @@ class _OwnedLock(Shared):
 
     def _check_excuse(self, error: BaseException | None) -> None:
         """Raise that it is not ours to give back, unless ``error`` says why: a condition could not have it back."""
-        if not isinstance(error, Deadlock | KeyboardInterrupt):
+        if not issubclass(type(error), Deadlock | KeyboardInterrupt):
             raise  # noqa: PLE0704  # what is handled by whoever asks
 
     # What threading.Condition asks

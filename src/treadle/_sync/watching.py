@@ -13,12 +13,12 @@ from typing import Any, ClassVar, NoReturn, TypeAlias
 
 from treadle._core.settings import check_callable
 from treadle._core.stacks import is_called_by_us, place_of_caller
+from treadle._core.tell import tell
+from treadle._core.user_code import call_guarded
 from treadle._sync.circle import told
 from treadle._sync.raw import owner_and_count
 from treadle._sync.wait_graph import GOES_ON, Needs, Wait
 from treadle.errors import Deadlock
-
-_logger = logging.getLogger("treadle")
 
 Callback: TypeAlias = Callable[[Deadlock], object]
 
@@ -248,11 +248,10 @@ def _tell(circle: Sequence[Wait]) -> None:
     if is_known:
         return
     watches = {watch: None for wait in circle for watch in getattr(wait.awaited, "_watches", ())}
-    try:
-        deadlock = told(circle)
-        for watch in watches:
-            if watch.callback is not None:
-                watch.callback(deadlock)
-        _logger.error("%s", deadlock)
-    except Exception:
-        _logger.exception("telling of a deadlock failed")
+    deadlock = told(circle)
+    for watch in watches:
+        if watch.callback is not None:
+            _, error = call_guarded(watch.callback, deadlock)
+            if error is not None:
+                tell(logging.ERROR, "telling of a deadlock failed", error=error)
+    tell(logging.ERROR, "%s", deadlock)
