@@ -64,7 +64,7 @@ with ThreadingHTTPServer(("127.0.0.1", 0), Site) as site:
 for outcome in outcomes:
     if outcome.status == "failed":
         print(f"{urlsplit(outcome.item).path}: {outcome.error}")
-pages = sum(outcome.status == "succeeded" for outcome in outcomes)
+pages = sum(outcome.ok for outcome in outcomes)
 seconds = max(asked_at) - min(asked_at)
 print(f"{pages} pages, {len(asked_at)} requests in {seconds:.2f} s, {(len(asked_at) - 1) / seconds:.0f} a second")
 assert len(asked_at) == len(outcomes) == PAGES + 1, "every page was asked for once"

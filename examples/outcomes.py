@@ -28,7 +28,7 @@ products = ["apple", "banana", "bread", "cheese", "unicorn", "wine"]
 for attempt in (1, 2):
     again = []
     for outcome in treadle.map(price_of, products).outcomes():
-        if outcome.status == "succeeded":
+        if outcome.ok:
             prices[outcome.item] = outcome.result()
         elif isinstance(outcome.error, ConnectionError):
             again.append(outcome.item)

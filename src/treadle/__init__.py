@@ -16,6 +16,7 @@ from treadle._run.periodic import Periodic, every
 from treadle._run.pipeline import Pipeline, pipeline
 from treadle._run.pipeline_stats import PipelineStats, StageStats
 from treadle._run.run import Outcomes, Run
+from treadle._run.starmap import starmap
 from treadle._run.task import Task, current_task
 from treadle._run.task_group import TaskGroup, first_success
 from treadle._run.to_thread import to_thread
@@ -119,6 +120,7 @@ __all__ = [
     "pipeline",
     "shield",
     "sleep",
+    "starmap",
     "to_thread",
     "traverse",
     "watch_locks",

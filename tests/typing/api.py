@@ -112,6 +112,22 @@ def calls_by_an_executor_are_typed_as_on_threads(executor: Executor) -> None:
     assert_type((missing.what, missing.extra, missing.reason), tuple[str, str, str])
 
 
+def tuples_of_arguments_are_checked() -> None:
+    pairs: list[tuple[int, str]] = [(1, "a")]
+    rows: list[list[str]] = [["1", "a"]]
+
+    async def ask(number: int, name: str) -> float:
+        return float(number)
+
+    assert_type(treadle.starmap(join, pairs, max_workers=4), treadle.Run[tuple[int, str], bytes])
+    assert_type(next(treadle.starmap(join, pairs).outcomes()).item, tuple[int, str])
+    assert_type(treadle.starmap(ask, pairs), treadle.Run[tuple[int, str], float])
+    assert_type(treadle.starmap(join_three, [(1, "a", True)], timeout=5).wait(), treadle.Stats)
+    assert_type(treadle.starmap(join_three, rows), treadle.Run[Any, bytes])
+    assert_type(treadle.starmap(insert_pair, [("row", 2)], resource=StringIO), treadle.Run[Any, float])
+    treadle.starmap(join, pairs, strict=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
 def an_outcome_knows_item_and_value() -> None:
     run = treadle.map(len, ["a"])
     outcomes = run.outcomes()
@@ -124,6 +140,7 @@ def an_outcome_knows_item_and_value() -> None:
     assert_type(outcome.value, int | None)
     assert_type(outcome.error, BaseException | None)
     assert_type(outcome.result(), int)
+    assert_type(outcome.ok, bool)
     assert_type(run.rest(), Iterator[treadle.Outcome[str, int]])
     for left in run.rest():
         assert_type(left.result(), int)

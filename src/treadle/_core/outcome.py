@@ -41,6 +41,11 @@ class Outcome(Generic[Item, Value]):
     seconds: float = 0.0
     abandoned: bool = False
 
+    @property
+    def ok(self) -> bool:
+        """Whether the call succeeded, and ``value`` is what it returned."""
+        return self.status == "succeeded"
+
     def result(self) -> Value:
         """Return the value, or raise the error.
 

@@ -36,7 +36,7 @@ def settled(run: Run[Any, Any], on_error: Callable[[Outcome[Any, Any]], object])
     outcome = None
     try:
         for outcome in run.outcomes():
-            if outcome.status == "succeeded":
+            if outcome.ok:
                 yield outcome.value
             elif outcome.status in ("failed", "timed_out"):
                 try:

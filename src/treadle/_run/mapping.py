@@ -265,9 +265,13 @@ def map(
         engine=engine,
         max_tasks_per_child=max_tasks_per_child,
     )
-    instead = f"iterate it, call its wait(), or use treadle.for_each({recipe.settings.name}, ...)"
-    unread = Unread(f"run {recipe.settings.name!r}", instead)
-    return start_run(Run, recipe, _join(iterables, strict), _total(iterables), unread)
+    return start_run(Run, recipe, _join(iterables, strict), total_of(iterables), never_read(recipe))
+
+
+def never_read(recipe: Recipe) -> Unread:
+    """Return what is to be said of a run that nobody ever reads; for the thread that starts it."""
+    name = recipe.settings.name
+    return Unread(f"run {name!r}", f"iterate it, call its wait(), or use treadle.for_each({name}, ...)")
 
 
 def start_run(
@@ -316,19 +320,25 @@ def _take_first(course: Course) -> None:
 def _join(iterables: tuple[Iterable[Any], ...], strict: bool) -> Iterator[Any]:
     if not iterables:
         raise WrongType("iterables", "nothing", "at least one iterable: treadle.map(fn, items)")
-    iterators: list[Iterator[Any]] = []
-    for position, iterable in enumerate(iterables):
-        try:
-            iterators.append(iter(iterable))  # once: asking again may mean a second query, or download
-        except TypeError:
-            place = "iterables" if len(iterables) == 1 else f"iterables[{position}]"
-            raise WrongType(place, f"{describe(iterable)} ({type(iterable).__name__})", "iterable") from None
+    is_one = len(iterables) == 1
+    iterators = [
+        iterate("iterables" if is_one else f"iterables[{position}]", iterable)
+        for position, iterable in enumerate(iterables)
+    ]
     if not isinstance(strict, bool):
         raise InvalidArgument("strict", describe(strict), "True or False")
-    return iterators[0] if len(iterators) == 1 else zip(*iterators, strict=strict)
+    return iterators[0] if is_one else zip(*iterators, strict=strict)
 
 
-def _total(iterables: tuple[Iterable[Any], ...]) -> int | None:
+def iterate(name: str, iterable: Iterable[Any]) -> Iterator[Any]:
+    """Return an iterator over the argument called ``name``. To be called once: again, it may be a second query."""
+    try:
+        return iter(iterable)
+    except TypeError:
+        raise WrongType(name, f"{describe(iterable)} ({type(iterable).__name__})", "iterable") from None
+
+
+def total_of(iterables: tuple[Iterable[Any], ...]) -> int | None:
     """Return how many items there will be, if every iterable knows its length."""
     try:
         return min(len(iterable) for iterable in iterables)  # type: ignore[arg-type]  # those without raise

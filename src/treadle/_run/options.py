@@ -54,10 +54,15 @@ class RunOptions(StageOptions, total=False):
     progress: Progress
 
 
-class MapOptions(RunOptions, total=False):
-    """The options of ``map``."""
+class StarmapOptions(RunOptions, total=False):
+    """The options of ``starmap``."""
 
     intake: Intake
+
+
+class MapOptions(StarmapOptions, total=False):
+    """The options of ``map``."""
+
     strict: bool
 
 
