@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.displays import virtual_display
+from tests.displays import find_tcl, virtual_display
 from treadle._engines import process_start
 from treadle._run import to_thread
 from treadle.testing import assert_no_leaked_threads
@@ -82,7 +82,8 @@ def display(_display: str | None, monkeypatch: pytest.MonkeyPatch) -> str:
     pytest.importorskip("tkinter")
     if _display is None:
         pytest.skip("no display: install xvfb")
-    monkeypatch.setenv("DISPLAY", _display)
+    for name, value in {**find_tcl(), "DISPLAY": _display}.items():
+        monkeypatch.setenv(name, value)
     return _display
 
 

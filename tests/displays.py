@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 PATIENCE_SECONDS = 20.0
 
@@ -35,3 +37,18 @@ def virtual_display() -> Iterator[str | None]:
                 server.wait(PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 server.kill()
+
+
+def find_tcl() -> dict[str, str]:
+    """Return the variables that lead an interpreter to its own Tcl and Tk.
+
+    One that was unpacked elsewhere than it was built for has them beside it, and would take the system's.
+    """
+    import _tkinter
+
+    found = {}
+    for name, version, file in [("tcl", _tkinter.TCL_VERSION, "init.tcl"), ("tk", _tkinter.TK_VERSION, "tk.tcl")]:
+        folder = Path(sys.base_prefix, "share", "tcltk", name + version)
+        if (folder / file).exists():
+            found[f"{name.upper()}_LIBRARY"] = str(folder)
+    return found
