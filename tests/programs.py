@@ -13,6 +13,15 @@ from pathlib import Path
 
 TIMEOUT_SECONDS = 60.0
 
+# Python looks for signals between two bytecodes: one that comes after the last look before a long wait is seen when
+# that ends. (Treadle's own waits look up.)
+WAIT_FOR_CTRL_C = """
+def wait_for_ctrl_c():
+    import time
+    while True:
+        time.sleep(0.01)
+"""
+
 
 def start_program(source: str, cwd: Path | None = None) -> subprocess.Popen[str]:
     """Start ``source`` as a program."""

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
@@ -678,22 +677,24 @@ def test_a_dump_shows_what_each_coroutine_is_at(sleepers: Sleepers) -> None:
 
 def test_ctrl_c_ends_a_run_of_coroutines_at_once() -> None:
     program = start_program("""
-    import asyncio, treadle
+    import asyncio, threading, treadle
+    interruptible = threading.Event()
     async def call(item):
         try:
+            interruptible.wait()
+            print("begun", flush=True)
             await asyncio.sleep(1000)
         finally:
             print("cancelled", flush=True)
     run = treadle.map(call, [1])
-    print("begun", flush=True)
     try:
+        interruptible.set()
         list(run)
     except KeyboardInterrupt:
         print("interrupted", flush=True)
     """)
     assert program.stdout is not None
     assert program.stdout.readline() == "begun\n"
-    time.sleep(0.2)
     program.send_signal(signal.SIGINT)
 
     status, out, err = finish(program)
@@ -717,12 +718,14 @@ def test_an_interpreter_that_exits_finishes_what_was_submitted() -> None:
 
 def test_a_coroutine_that_never_lets_go_does_not_hold_the_exit() -> None:
     program = start_program("""
-    import asyncio, time, treadle
+    import asyncio, threading, time, treadle
+    begun = threading.Event()
     async def call(item):
         print("begun", flush=True)
+        begun.set()
         time.sleep(1000)
     run = treadle.map(call, [1])
-    time.sleep(0.2)
+    begun.wait()
     """)
 
     status, out, err = finish(program)

@@ -22,7 +22,7 @@ import treadle
 from tests.calls import FOR_EVER_SECONDS, Nap
 from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import wait_until
-from tests.programs import finish, lines_of, start_program
+from tests.programs import WAIT_FOR_CTRL_C, finish, lines_of, start_program
 from treadle._run import executor as executor_module
 from treadle.testing import ManualClock
 
@@ -1092,8 +1092,11 @@ import os, signal, sys, threading, time, treadle
 stuck = threading.Event()
 def say(*texts):
     print(*texts, flush=True)
+def main_thread_waits():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    return frame.f_code.co_name == "wait_watchfully"
 def joined(pool):
-    while not pool._book._waiters:
+    while not (pool._book._waiters and main_thread_waits()):
         time.sleep(0.001)
 def asked_to_end(pool):
     while pool._book.stopped_at is None:
@@ -1103,7 +1106,7 @@ def asked_to_end(pool):
 
 def run_program(body: str, code: int = 0) -> tuple[str, str]:
     """Run a program, send it Ctrl-C whenever it says that it is ready, and return what else it wrote."""
-    process = start_program(PREAMBLE + body)
+    process = start_program(WAIT_FOR_CTRL_C + PREAMBLE + body)
     lines = []
     for line in lines_of(process):
         if line == "ready\n":
@@ -1129,7 +1132,7 @@ try:
         while not running.running():
             pass
         say("ready")
-        time.sleep(60)
+        wait_for_ctrl_c()
 except KeyboardInterrupt:
     say("interrupted", running.cancelled(), waiting.cancelled(), pool.stats.workers)
 """)
@@ -1190,7 +1193,7 @@ try:
     with treadle.PoolExecutor(1, "deaf") as pool:
         task = pool.submit(call)
         submitted.set()
-        time.sleep(60)
+        wait_for_ctrl_c()
 except KeyboardInterrupt:
     say("interrupted", task.cancelled(), pool.stats.abandoned)
 """)
@@ -1206,8 +1209,8 @@ def call():
     joined(pool)
     say("ready")
     asked_to_end(pool)
+    joined(pool)
     say("asked")
-    time.sleep(0.2)  # until the wait has gone on
     say("ready")
     stuck.wait(60)
 pool = treadle.PoolExecutor(1, "deaf")

@@ -324,7 +324,8 @@ def test_ctrl_c_while_a_slow_input_is_advanced_keeps_the_items_taken() -> None:
         def items():
             yield from range(5)
             print("ready", flush=True)
-            time.sleep(60)
+            while True:
+                time.sleep(0.01)  # a signal that comes a moment before one sleep ends the next
         try:
             run = None
             run = treadle.map(abs, items(), max_workers=1, buffersize=4)

@@ -17,7 +17,7 @@ import pytest
 import treadle
 from tests.calls import FOR_EVER_SECONDS, Nap
 from tests.conftest import Gate
-from tests.programs import finish, lines_of, start_program
+from tests.programs import WAIT_FOR_CTRL_C, finish, lines_of, start_program
 from treadle._core.cancellation import Scope, current_scope
 from treadle._core.gil import is_gil_enabled
 from treadle.testing import ManualClock
@@ -1315,7 +1315,7 @@ def say(*texts):
 
 def run_interrupted(body: str) -> tuple[str, str]:
     """Run a program, send it Ctrl-C whenever it says so, and return what it wrote otherwise."""
-    process = start_program(PREAMBLE + body)
+    process = start_program(WAIT_FOR_CTRL_C + PREAMBLE + body)
     lines = []
     for line in lines_of(process):
         if line == "ready\n":
@@ -1334,7 +1334,7 @@ try:
     with treadle.TaskGroup() as group:
         task = group.submit(treadle.sleep, 60)
         say("ready")
-        time.sleep(60)
+        wait_for_ctrl_c()
 except KeyboardInterrupt as error:
     say("bare", task.cancelled(), group.stats.workers, getattr(error, "__notes__", []))
 """)
@@ -1409,7 +1409,7 @@ try:
     with treadle.TaskGroup() as group:
         group.submit(call)
         sleeps.set()
-        time.sleep(60)
+        wait_for_ctrl_c()
 except KeyboardInterrupt:
     say("bare")
 """)
@@ -1429,8 +1429,7 @@ try:
     with treadle.TaskGroup(name="deaf") as group:
         task = group.submit(call)
         sleeps.set()
-        while True:
-            time.sleep(0.01)  # a signal just before a sleep does not end it
+        wait_for_ctrl_c()
 except KeyboardInterrupt:
     say("bare", task.cancelled(), group.stats.abandoned)
 """)
@@ -1474,7 +1473,7 @@ try:
     with treadle.TaskGroup() as group:
         group.submit(call)
         sleeps.set()
-        time.sleep(60)
+        wait_for_ctrl_c()
 except KeyboardInterrupt as error:
     say(error.__notes__)
 """)

@@ -107,6 +107,7 @@ def call(path):
 if __name__ == "__main__":
     run = treadle.map(call, [{path!r}], engine="processes")
     try:
+        open({path!r} + ".told", "w").close()
         next(run)
     except KeyboardInterrupt:
         print([outcome.status for outcome in run.rest()])
@@ -116,7 +117,7 @@ if __name__ == "__main__":
 def end_of_program(number: int, said: str, path: Path) -> None:
     """Send a program the signal when its process is busy, and see what it says, and that the process goes."""
     program = start_program(PROGRAM.format(path=str(path)))
-    wait_until(lambda: is_written(path))
+    wait_until(lambda: is_written(path) and path.with_suffix(".told").exists())
     program.send_signal(number)
     _, out, err = finish(program)
 

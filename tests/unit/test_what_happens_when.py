@@ -14,7 +14,7 @@ import pytest
 
 import treadle
 from tests.conftest import Gate
-from tests.programs import finish, start_program
+from tests.programs import WAIT_FOR_CTRL_C, finish, start_program
 from treadle._core.chunk import Chunk
 from treadle._engines.inline import InlineEngine
 
@@ -155,7 +155,7 @@ def test_close_in_pool_executor(gate: Gate) -> None:
 def interrupt(body: str) -> str:
     """Run a program, send it Ctrl-C when it says so, and return what it wrote."""
     process = start_program(
-        "import signal, threading, time\nimport treadle\nstuck = threading.Event()\n" + textwrap.dedent(body)
+        WAIT_FOR_CTRL_C + "import threading, time\nimport treadle\nstuck = threading.Event()\n" + textwrap.dedent(body)
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -168,9 +168,14 @@ def interrupt(body: str) -> str:
 def test_ctrl_c_in_map() -> None:
     out = interrupt(
         """
-        run = treadle.map(lambda item: stuck.wait(60), range(4), max_workers=2)
+        both, interruptible = threading.Barrier(2, lambda: print("ready", flush=True)), threading.Event()
+        def call(item):
+            interruptible.wait()
+            both.wait()
+            stuck.wait(60)
+        run = treadle.map(call, range(4), max_workers=2)
         try:
-            threading.Timer(0.3, print, ["ready"], {"flush": True}).start()
+            interruptible.set()
             next(run)
         except KeyboardInterrupt:
             print(sorted({outcome.status for outcome in run.rest()}), run.stats.abandoned)
@@ -187,7 +192,7 @@ def test_ctrl_c_in_task_group() -> None:
             with treadle.TaskGroup() as group:
                 task = group.submit(treadle.sleep, 60)
                 print("ready", flush=True)
-                time.sleep(60)
+                wait_for_ctrl_c()
         except KeyboardInterrupt:
             print("interrupted", task.cancelled())
         """
@@ -205,7 +210,7 @@ def test_ctrl_c_in_pool_executor() -> None:
                 while not running.running():
                     pass
                 print("ready", flush=True)
-                time.sleep(60)
+                wait_for_ctrl_c()
         except KeyboardInterrupt:
             print("interrupted", running.cancelled(), waiting.cancelled())
         """
