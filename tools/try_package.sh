@@ -57,3 +57,9 @@ PROGRAM
     cd - >/dev/null
     echo "installed and tried: $(basename "$package")"
 done
+
+# README is what an index page shows: links that only a checkout can follow lead nowhere there.
+if grep -nE '\]\((docs|examples|src|[A-Z]+\.md|LICENSE)[^)]*\)' README.md; then
+    echo "README.md has links that lead nowhere on an index page: write them whole"
+    exit 1
+fi
