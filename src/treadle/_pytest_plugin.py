@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 import pytest
 
+from treadle._core.real_time import monotonic, sleep
 from treadle._sync.aside import run_aside
 from treadle._sync.wait_graph import hangs
 from treadle._sync.watching import watch_locks
@@ -142,9 +142,9 @@ class Rescue:
         main = threading.main_thread().ident or 0
         is_first = True
         while self._block == block:
-            deadline = time.monotonic() + GRACE_SECONDS
-            while time.monotonic() < deadline and self._block == block and not (is_first and hangs(main)):
-                time.sleep(POLL_SECONDS)
+            deadline = monotonic() + GRACE_SECONDS
+            while monotonic() < deadline and self._block == block and not (is_first and hangs(main)):
+                sleep(POLL_SECONDS)
             is_first = False
             with self._lock:
                 if self._block == block:

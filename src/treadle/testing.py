@@ -7,7 +7,6 @@ Treadle.
 from __future__ import annotations
 
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +17,8 @@ from treadle._core import clock
 from treadle._core.block import contextmanager as _contextmanager
 from treadle._core.clock import Clock as _Clock
 from treadle._core.clock import Permit as _Permit
+from treadle._core.real_time import monotonic as _monotonic
+from treadle._core.real_time import sleep as _sleep
 from treadle._core.stacks import read_stacks as _read_stacks
 from treadle._explore.explore import Standstill, explore
 from treadle.errors import InvalidArgument as _InvalidArgument
@@ -111,7 +112,7 @@ class ManualClock:
 
     def __init__(self, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self._timeout = timeout
-        self._now = time.monotonic()
+        self._now = _monotonic()
         self._changed = threading.Condition()
         self._sleepers: dict[int, tuple[float, _Permit]] = {}
         self._seen = threading.local()  # .at: the time that a thread was told last
@@ -201,13 +202,13 @@ def assert_no_leaked_threads(timeout: float = DEFAULT_TIMEOUT_SECONDS) -> Iterat
     """
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + timeout
-    while (left := _alive_since(before)) and time.monotonic() < deadline:
+    deadline = _monotonic() + timeout
+    while (left := _alive_since(before)) and _monotonic() < deadline:
         for thread in left:
             if thread.ident is None:  # it is being started, and cannot be joined yet
-                time.sleep(POLL_SECONDS)
+                _sleep(POLL_SECONDS)
             else:
-                thread.join(max(0.0, deadline - time.monotonic()))
+                thread.join(max(0.0, deadline - _monotonic()))
     assert not left, f"threads left behind:{''.join(map(_describe, left))}"
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from treadle._core.real_time import sleep
 
 MIN_LATENCY_SECONDS = 0.05
 MAX_LATENCY_SECONDS = 0.15
@@ -31,7 +32,7 @@ def latency_of(name: str) -> float:
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.strip("/")
-        time.sleep(latency_of(name))
+        sleep(latency_of(name))
         body = content_of(name)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

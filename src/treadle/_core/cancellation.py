@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, Protocol
 
 from treadle._core.block import contextmanager
 from treadle._core.coroutine import go_inside, inside
+from treadle._core.real_time import sleep
 from treadle._core.tell import tell
 from treadle._core.user_code import call_guarded
 from treadle.errors import Cancelled
@@ -154,7 +154,7 @@ def cancel_all(scopes: list[Scope], reason: str) -> None:
     for number, scope in enumerate(scopes, 1):
         scope.wake()
         if number % WAKE_AT_ONCE == 0:
-            time.sleep(WAKE_PAUSE_SECONDS)
+            sleep(WAKE_PAUSE_SECONDS)
     for scope in scopes:
         scope.run_callbacks()
 

@@ -1,12 +1,13 @@
 """The one clock that deadlines, delays and rates go by: monotonic, and replaceable in tests.
 
-How long a call took is measured with ``time.perf_counter()`` instead: that is an observation, not a policy.
+How long a call took is measured with ``real_time.perf_counter()`` instead: that is an observation, not a policy.
 """
 
 from __future__ import annotations
 
-import time
 from typing import Protocol
+
+from treadle._core.real_time import monotonic
 
 
 class Permit(Protocol):
@@ -32,7 +33,7 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's monotonic clock."""
 
-    now = staticmethod(time.monotonic)
+    now = staticmethod(monotonic)
 
     def wait(self, permit: Permit, seconds: float) -> bool:
         """Wait until ``permit`` is released or ``seconds`` have passed; tell which it was."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Iterable
 from contextlib import suppress
+
+from treadle._core import real_time
 
 _IS_LINUX = sys.platform.startswith("linux")
 
@@ -21,14 +22,16 @@ def processor_seconds(thread: int) -> float:
         OSError: The thread has ended.
     """
     if _IS_LINUX:
-        return time.clock_gettime((~thread << 3) | 6)  # the kernel's number for that clock; see clock_getcpuclockid(3)
-    return time.process_time()
+        return real_time.clock_gettime(
+            (~thread << 3) | 6
+        )  # the kernel's number for that clock; see clock_getcpuclockid(3)
+    return real_time.process_time()
 
 
 def processor_seconds_of(threads: Iterable[threading.Thread]) -> float:
     """Return the processor time of those of ``threads`` that run, together."""
     if not _IS_LINUX:
-        return time.process_time()
+        return real_time.process_time()
     seconds = 0.0
     for thread in threads:
         with suppress(OSError):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from treadle._core.real_time import monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Living(Shown, Inherited, Protocol):
         """Start nothing new; called when the interpreter exits."""
 
     def finish_goodbye(self, deadline: float) -> None:
-        """Wait for what runs until ``deadline`` (``time.monotonic()``), then log what is left behind."""
+        """Wait for what runs until ``deadline`` (``clock.now()``), then log what is left behind."""
 
     def grace_seconds(self) -> float:
         """Return how long a goodbye may take."""
@@ -133,7 +134,7 @@ def _say_goodbye() -> None:
     things = living()
     for thing in things:
         thing.begin_goodbye()
-    now = time.monotonic()
+    now = monotonic()
     for thing in things:
         thing.finish_goodbye(now + thing.grace_seconds())
 

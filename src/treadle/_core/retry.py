@@ -6,11 +6,12 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from treadle._core.describe import describe
+from treadle._core.real_time import time
 from treadle._core.settings import check_callable, check_count, check_seconds
 from treadle._core.user_code import call_guarded
 from treadle.errors import InvalidArgument, WrongType
@@ -133,7 +134,7 @@ def _parse_retry_after(value: Any) -> float | None:
             return None
         if when.tzinfo is None:
             when = when.replace(tzinfo=UTC)
-        seconds = (when - datetime.now(UTC)).total_seconds()
+        seconds = when.timestamp() - time()
     return seconds if math.isfinite(seconds) else None
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from treadle._core.cores import usable_cores
 from treadle._core.gil import is_gil_enabled
 from treadle._core.processor import processor_seconds_of
+from treadle._core.real_time import perf_counter
 from treadle._core.tell import tell
 from treadle._crew.deciding import COMPUTING_SHARE, HELD_SHARE, Measures, make_out
 from treadle._crew.gil_probe import Over, probe

@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 from treadle._core import clock
 from treadle._core.cancellation import Scope, cancel_all, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, describe
+from treadle._core.real_time import perf_counter
 from treadle._core.tell import tell
 from treadle._crew.account import Account, Nobody
 from treadle._crew.attempts import Attempts

@@ -12,12 +12,12 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from time import perf_counter, process_time
 from typing import TYPE_CHECKING
 
 from treadle._core.chunk import Chunk
 from treadle._core.context import variable_in_sight
 from treadle._core.gil import is_gil_enabled
+from treadle._core.real_time import perf_counter, process_time
 from treadle._core.tell import tell
 from treadle._crew.chunking import IN_PROCESSES, ON_THREADS
 from treadle._crew.controller import Knee

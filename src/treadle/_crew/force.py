@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from treadle._core import clock
 from treadle._core.chunk import Chunk
+from treadle._core.real_time import perf_counter
 from treadle._crew.worker import Worker
 from treadle._sync import timekeeper
 from treadle._sync.timekeeper import Timer

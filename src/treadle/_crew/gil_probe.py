@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import random
 import threading
-import time
 from collections.abc import Callable
 
 from treadle._core.processor import seconds_in_line
+from treadle._core.real_time import perf_counter, sleep
 
 # Out of step with everything, and short: a call of a millisecond is looked at several times.
 SLEEP_SECONDS = (0.0002, 0.0008)
@@ -74,9 +74,9 @@ class Knocks:
 def knock() -> float:
     """Sleep for a moment, and return how late it was in the end."""
     seconds = random.uniform(*SLEEP_SECONDS)
-    began = time.perf_counter()
-    time.sleep(seconds)
-    return time.perf_counter() - began - seconds
+    began = perf_counter()
+    sleep(seconds)
+    return perf_counter() - began - seconds
 
 
 def probe(wait_until_busy: Callable[[], object], is_busy: Callable[[], object]) -> float:
@@ -90,7 +90,7 @@ def probe(wait_until_busy: Callable[[], object], is_busy: Callable[[], object]) 
     before = seconds_in_line(thread)
     while not knocks.are_enough and seconds < MAX_SECONDS:
         wait_until_busy()
-        began = time.perf_counter()
+        began = perf_counter()
         knocks.add(is_busy)
-        seconds += time.perf_counter() - began
+        seconds += perf_counter() - began
     return knocks.share(seconds_in_line(thread) - before)

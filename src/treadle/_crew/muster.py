@@ -6,11 +6,11 @@ import logging
 import math
 import threading
 from collections import deque
-from time import perf_counter
 
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate
 from treadle._core.gil import is_gil_enabled
+from treadle._core.real_time import perf_counter
 from treadle._core.tell import tell
 from treadle._crew.account import Account
 from treadle._crew.attempts import Attempts

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from time import perf_counter
 
 from treadle._core.chunk import Chunk
 from treadle._core.describe import describe
+from treadle._core.real_time import perf_counter
 from treadle._core.register import WorkerState
 from treadle._crew.worker import SharedThread, Worker
 

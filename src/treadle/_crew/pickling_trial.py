@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import thread_time
 
+from treadle._core.real_time import thread_time
 from treadle._crew.deciding import START_SECONDS, WARM_START_SECONDS
 from treadle._crew.room import call_for_help
 from treadle._engines.engine import CallPlan, Engine

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from treadle._core.block import contextmanager
 from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import describe
+from treadle._core.real_time import perf_counter
 from treadle._crew.worker import ThreadWorker, Worker
 
 if TYPE_CHECKING:

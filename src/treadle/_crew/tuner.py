@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from time import perf_counter, thread_time
 from typing import TYPE_CHECKING
 
 from treadle._core.chunk import Chunk
+from treadle._core.real_time import perf_counter, thread_time
 from treadle._crew.controller import Knee
 from treadle._crew.rounds import Round
 from treadle._crew.worker import ThreadWorker, Worker

@@ -6,13 +6,13 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from time import perf_counter
 from typing import Any
 
 from treadle._core.cores import usable_cores
 from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import annotate, describe
 from treadle._core.gil import is_gil_enabled
+from treadle._core.real_time import perf_counter
 from treadle._core.settings import EngineName
 from treadle._crew.deciding import TINY_SECONDS, Measures
 from treadle._crew.pickling_trial import start_seconds

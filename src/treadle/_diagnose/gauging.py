@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from time import perf_counter
 
 from treadle._core.block import contextmanager
 from treadle._core.chunk import Chunk
 from treadle._core.gil import is_gil_enabled
 from treadle._core.processor import seconds_in_line
+from treadle._core.real_time import perf_counter
 from treadle._core.settings import EngineName
 from treadle._crew.chunking import ON_THREADS
 from treadle._crew.gauges import Gauges

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from time import perf_counter, process_time, thread_time
 from typing import Any
 
 from treadle._core.describe import describe_function
 from treadle._core.processor import seconds_in_line
+from treadle._core.real_time import perf_counter, process_time, thread_time
 from treadle._core.settings import EngineName
 from treadle._crew.deciding import Measures
 from treadle._diagnose.diagnosis import DiagnosedEngine, Speed

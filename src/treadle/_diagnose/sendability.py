@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import copy_context
-from time import perf_counter
 from typing import Any
 
 from treadle._core.context import variable_in_sight
+from treadle._core.real_time import perf_counter
 from treadle._diagnose.diagnosis import Pickling
 from treadle._engines.process_pickling import Parcel, wrap
 from treadle.errors import NotPicklable

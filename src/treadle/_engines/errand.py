@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import pickle
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 PROTOCOL = 5
@@ -32,7 +32,8 @@ def make_calls(
     results: list[Any] = []
     errors: dict[int, BaseException] = {}
     ends: list[float] = []
-    began = perf_counter()
+    tell_seconds = _clock()
+    began = tell_seconds()
     for at, item in enumerate(items):
         result = None
         try:
@@ -40,10 +41,17 @@ def make_calls(
         except BaseException as error:
             errors[at] = error
         results.append(result)
-        ends.append(perf_counter() - began)
+        ends.append(tell_seconds() - began)
         if ends[-1] >= seconds:
             break
     return results, errors, ends
+
+
+def _clock() -> Callable[[], float]:
+    """Return the machine's clock; where Treadle is, the one that stand-ins for ``time`` do not touch."""
+    home: Any = sys.modules.get("treadle._core.real_time") or time
+    clock: Callable[[], float] = home.perf_counter
+    return clock
 
 
 def carry_out(function: bytes | None, is_spread: bool, values: list[Any], is_pickled: bool, seconds: float) -> Answer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
-from time import perf_counter
 from types import CoroutineType
 from typing import Any
 from uuid import uuid4
@@ -12,6 +11,7 @@ from uuid import uuid4
 from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, describe, describe_error, describe_function
+from treadle._core.real_time import perf_counter
 from treadle._core.user_code import is_a
 from treadle._engines.dask import DaskExecutor, count_threads
 from treadle._engines.engine import CallPlan, EngineBroken, never_awaited

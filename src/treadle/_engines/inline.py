@@ -6,12 +6,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from contextvars import Context
 from functools import partial
-from time import perf_counter
 from types import CoroutineType
 from typing import Any
 
 from treadle._core.chunk import Chunk
 from treadle._core.context import isolated
+from treadle._core.real_time import perf_counter
 from treadle._engines.engine import CallPlan, never_awaited
 from treadle._engines.resource import OpenResource, Resource, enter
 

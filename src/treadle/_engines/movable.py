@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from time import perf_counter
 from typing import Protocol
 
 from treadle._core.chunk import Chunk
 from treadle._core.processor import processor_seconds, seconds_in_line
+from treadle._core.real_time import perf_counter
 from treadle._engines.engine import Engine
 
 

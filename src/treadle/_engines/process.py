@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 from treadle._core.chunk import Chunk, FailedWithResource
 from treadle._core.describe import annotate
+from treadle._core.real_time import perf_counter
 from treadle._engines.engine import CallPlan
 from treadle._engines.portions import fail, fitting, put_back, take
 from treadle._engines.process_child import PORTION_SECONDS, surroundings

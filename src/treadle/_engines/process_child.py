@@ -17,12 +17,12 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import Context
-from time import perf_counter
 from typing import Any
 
 from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk, FailedWithResource
 from treadle._core.describe import annotate
+from treadle._core.real_time import perf_counter
 from treadle._core.user_code import is_a
 from treadle._engines.engine import CallPlan
 from treadle._engines.inline import InlineEngine

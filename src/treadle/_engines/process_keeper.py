@@ -18,9 +18,10 @@ import signal
 import socket
 import struct
 import sys
-import time
 from contextlib import suppress
 from dataclasses import dataclass
+
+from treadle._core.real_time import monotonic
 
 LOOK = b"l"
 KILL = b"k"
@@ -109,7 +110,7 @@ class Keeper:
                     self._start(self._control)
             if self._wards and os.getppid() != self._parent:
                 self._abdicate()
-            now = time.monotonic()
+            now = monotonic()
             for ward in self._wards.values():
                 if ward.deadline is not None and ward.deadline <= now:
                     ward.deadline = None
@@ -127,7 +128,7 @@ class Keeper:
     def _milliseconds(self) -> float | None:
         if not self._wards:
             return None
-        now = time.monotonic()
+        now = monotonic()
         waits = [ward.deadline - now for ward in self._wards.values() if ward.deadline is not None]
         return 1000 * max(0.001, min([LOOK_SECONDS, *waits]))
 
@@ -190,7 +191,7 @@ class Keeper:
         if not orders:
             self._drop_leash(ward)
             if ward.is_let_go:
-                ward.deadline = time.monotonic() + LAST_SECONDS
+                ward.deadline = monotonic() + LAST_SECONDS
             else:
                 ward.kill()
 

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, ExitStack
 from inspect import isawaitable
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from treadle._core.chunk import FailedWithResource
 from treadle._core.describe import annotate, describe
+from treadle._core.real_time import perf_counter
 from treadle._core.retry import Retry, is_types
 from treadle._core.settings import check_callable, check_seconds
 from treadle._core.tell import tell

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from treadle._core import clock
+from treadle._core import clock, real_time
 from treadle._core.block import contextmanager
 from treadle._core.clock import Permit
 from treadle._explore.scheduler import Agent, Scheduler
@@ -163,7 +163,7 @@ class _ExploredClock:
 
     def now(self) -> float:
         """Return the time of the exploration; the machine's for others."""
-        return time.monotonic()
+        return real_time.monotonic() if _scheduler() is None else _now()
 
     def wait(self, permit: Permit, seconds: float) -> bool:
         """Wait until ``permit`` is released or ``seconds`` have passed; tell which it was."""
@@ -240,7 +240,7 @@ def _now() -> float:
 
 
 _EPOCH_SECONDS = 1e6
-_REAL_SLEEP = time.sleep
+_REAL_SLEEP = real_time.sleep
 _REAL_START = threading.Thread.start
 _REAL_JOIN = threading.Thread.join
 _REAL_IS_ALIVE = threading.Thread.is_alive
@@ -251,7 +251,11 @@ _STAND_INS: dict[Any, Callable[..., Any]] = {
     _thread.RLock: RLock,
     queue.SimpleQueue: _explored_or(queue._PySimpleQueue, queue.SimpleQueue),  # type: ignore[attr-defined]
     time.sleep: _sleep,
-    **{real: _explored_or(_now, real) for real in (time.monotonic, time.perf_counter, time.time)},
+    **{
+        real: _explored_or(_now, real)
+        for home in (time, real_time)
+        for real in (home.monotonic, home.perf_counter, home.time)
+    },
 }
 _METHODS = {"start": _start, "join": _join, "is_alive": _is_alive}
 

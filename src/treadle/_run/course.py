@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from operator import attrgetter
-from time import perf_counter
 from typing import Any
 
 from treadle._core import clock, register
@@ -16,6 +15,7 @@ from treadle._core.cancellation import Registration, Scope, current_scope
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, name_of_type
 from treadle._core.outcome import Stats
+from treadle._core.real_time import perf_counter
 from treadle._core.register import WorkerState
 from treadle._core.settings import Settings
 from treadle._core.tell import tell

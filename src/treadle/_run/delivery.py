@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -17,6 +16,7 @@ from typing import Any, Final, final
 from treadle._core import clock
 from treadle._core.chunk import Chunk
 from treadle._core.describe import describe, name_of_type
+from treadle._core.real_time import perf_counter
 from treadle._crew.room import making_room
 from treadle._run.awaited import NextResult
 from treadle._run.course import Course
@@ -206,8 +206,8 @@ class Delivery(Iterator[Iterator[Any]]):
 
     def _make_outcomes(self, span: _Span) -> Iterator[Any]:
         """Return the outcomes of ``span``. Without the lock: an error is described by code of the user's."""
-        values = span.chunk.outcomes(span.begin, span.end, self._course.name, time.perf_counter())
-        self._handed_over = time.perf_counter()
+        values = span.chunk.outcomes(span.begin, span.end, self._course.name, perf_counter())
+        self._handed_over = perf_counter()
         return self._course.ledger.hand_over([span.chunk], values)
 
     # Under the lock
@@ -300,7 +300,7 @@ class Delivery(Iterator[Iterator[Any]]):
         whole = chunk.delivered == 0 and end == len(chunk.results) and chunk.end == "done"
         values = self._course.deliverables(chunk)
         values = values if whole else values[chunk.delivered : end]
-        self._handed_over = time.perf_counter()
+        self._handed_over = perf_counter()
         return self._course.ledger.hand_over([chunk], values)
 
     def _hand_over_smooth(self, chunks: list[Chunk]) -> Iterator[Any]:
@@ -309,7 +309,7 @@ class Delivery(Iterator[Iterator[Any]]):
         deliverables = self._course.deliverables
         for chunk in chunks:
             values += deliverables(chunk)
-        self._handed_over = time.perf_counter()
+        self._handed_over = perf_counter()
         return self._course.ledger.hand_over(chunks, values)
 
     def _finish(self) -> Iterator[Any] | _End | None:
@@ -401,6 +401,6 @@ class Delivery(Iterator[Iterator[Any]]):
     def _pace(self) -> None:
         if not self._handed_over:
             return
-        spent = time.perf_counter() - self._handed_over
+        spent = perf_counter() - self._handed_over
         self._handed_over = 0.0
         self._most = max(1, self._most // 2) if spent > BATCH_SECONDS else min(2 * self._most, MAX_BATCH_ITEMS)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from treadle._core.describe import annotate, describe
+from treadle._core.real_time import perf_counter
 from treadle._core.user_code import is_a
 from treadle._run.course import Course
 from treadle._run.pipeline_stats import PipelineStats, StageStats

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import Any
 from treadle._core.cancellation import Scope, enter, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import cut_our_frames
+from treadle._core.real_time import perf_counter
 from treadle._core.trial import Trial
 from treadle._core.user_code import is_a
 from treadle._crew.crew import Crew
@@ -116,13 +116,13 @@ class Intake:
         net = Chunk(index)
         # In the ledger before it has an item: whatever interrupts the next line, no item is lost.
         self._ledger.add(net)
-        began = time.perf_counter()
+        began = perf_counter()
         try:
             net.items.extend(islice(self._iterator, wanted))
         except Exception as error:
             self.error = error
             self.is_ended = True
-        took = time.perf_counter() - began
+        took = perf_counter() - began
         items = net.items
         self._ledger.taken = index + len(items)
         if len(items) < wanted:

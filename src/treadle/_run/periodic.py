@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -17,6 +16,7 @@ from treadle._core.cancellation import Registration, check_cancelled, current_sc
 from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import describe, describe_function, show_own
 from treadle._core.outcome import Outcome, Status
+from treadle._core.real_time import perf_counter
 from treadle._core.settings import DEFAULT_GRACE_SECONDS, check_callable, check_seconds
 from treadle._core.tell import tell
 from treadle._core.ticks import Ticks

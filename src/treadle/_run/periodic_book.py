@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from treadle._core import clock
 from treadle._core.outcome import Outcome
+from treadle._core.real_time import perf_counter
 from treadle._crew.policy import Policy
 from treadle._run.task import Task
 from treadle._run.task_book import TaskBook

@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextvars import Context
 from itertools import chain
-from time import perf_counter
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from treadle._core.describe import annotate, show_own
 from treadle._core.outcome import Outcome, Stats
+from treadle._core.real_time import perf_counter
 from treadle._run.course import Course
 from treadle._run.delivery import Delivery
 from treadle._show.progress import describe_counts

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from itertools import chain
-from time import perf_counter
 from typing import Any
 
 from treadle._core import clock
 from treadle._core.describe import describe, describe_function
 from treadle._core.outcome import Outcome
+from treadle._core.real_time import perf_counter
 from treadle._core.settings import check_callable, check_count, check_seconds
 from treadle._core.user_code import is_a
 from treadle._run.failures import settled

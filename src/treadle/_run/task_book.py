@@ -11,7 +11,6 @@ from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from dataclasses import replace
 from itertools import count
-from time import perf_counter
 from typing import Any
 
 from treadle._core import clock, register
@@ -20,6 +19,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import describe_function
 from treadle._core.outcome import Stats
+from treadle._core.real_time import perf_counter
 from treadle._core.register import WorkerState
 from treadle._core.settings import EngineOption, RunEngine, check_callable
 from treadle._core.tell import tell

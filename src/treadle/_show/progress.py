@@ -9,11 +9,11 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from treadle._core.outcome import Stats
+from treadle._core.real_time import monotonic
 from treadle._core.settings import Progress
 from treadle._core.tell import tell
 from treadle._core.user_code import call_guarded
@@ -144,7 +144,7 @@ class _Bar:
             BarColumn(bar_width=30),
             TextColumn("{task.fields[counts]}"),
             TextColumn("[dim]{task.fields[pace]}"),
-            console=Console(file=stream),
+            console=Console(file=stream, get_time=monotonic),
             auto_refresh=False,
             redirect_stdout=False,  # what the program prints there stays there; standard error goes above the bar
         )
@@ -174,9 +174,9 @@ class _Watcher(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        due = time.monotonic()
-        while not self._over.wait(max(0.0, due + self._display.seconds - time.monotonic())):
-            due = time.monotonic()
+        due = monotonic()
+        while not self._over.wait(max(0.0, due + self._display.seconds - monotonic())):
+            due = monotonic()
             self._display.show(self._stats())
 
     def finish(self) -> None:

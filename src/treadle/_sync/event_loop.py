@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
-from time import perf_counter
 from typing import Any
 
 from treadle._core.cancellation import here
 from treadle._core.coroutine import Inside, LoopSeat, put_inside
 from treadle._core.gil import is_gil_enabled
+from treadle._core.real_time import monotonic, perf_counter
 from treadle._core.stacks import read_stacks, user_part
 from treadle._sync.aside import guard
 
@@ -37,6 +37,8 @@ class EventLoop:
 
     def __init__(self, name: str, may_end: Callable[[EventLoop], bool]) -> None:
         self.loop = asyncio.new_event_loop()
+        with suppress(AttributeError):  # uvloop's goes by a clock of its own
+            self.loop.time = monotonic  # type: ignore[method-assign]  # asyncio looks it up in ``time`` each time
         self._template: Context | None = None
         self._may_end = may_end
         self._users = 0  # its thread's own

@@ -6,12 +6,12 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from time import perf_counter
 from types import CodeType
 from typing import Any
 
 from treadle._core import clock
 from treadle._core.describe import describe_function
+from treadle._core.real_time import perf_counter
 from treadle._core.tell import tell
 from treadle._core.user_code import get_traceback, is_a
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import threading
-import time
 from collections import OrderedDict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +13,7 @@ from treadle._core import clock
 from treadle._core.cancellation import check_cancelled, here
 from treadle._core.clock import SystemClock
 from treadle._core.describe import describe
+from treadle._core.real_time import monotonic
 from treadle._core.settings import check_count, check_seconds
 from treadle._core.user_code import is_a
 from treadle._sync import cancelling, timekeeper
@@ -446,8 +446,8 @@ def _wake_first(line: _Line) -> None:
 
 
 def _spin(seconds: float) -> None:
-    due = time.monotonic() + seconds
-    while time.monotonic() < due:
+    due = monotonic() + seconds
+    while monotonic() < due:
         pass
 
 

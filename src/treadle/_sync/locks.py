@@ -5,12 +5,12 @@ from __future__ import annotations
 import _thread
 import os
 import threading
-import time
 from types import TracebackType
 from typing import ClassVar
 
 from treadle._core import clock
 from treadle._core.describe import describe
+from treadle._core.real_time import sleep
 from treadle._core.stacks import place_of_caller
 from treadle._sync import cancelling
 from treadle._sync.circle import gone, name_of, taken_twice
@@ -120,7 +120,7 @@ class _OwnedLock(Shared):
             if self._line:
                 self._wake_next()
                 if kind is not None and issubclass(kind, Deadlock):
-                    time.sleep(GIVE_WAY_SECONDS)
+                    sleep(GIVE_WAY_SECONDS)
 
     # What the wait graph asks
 
@@ -335,7 +335,7 @@ class Lock(_OwnedLock):
             if self._line:
                 self._wake_next()
                 if kind is not None and issubclass(kind, Deadlock):
-                    time.sleep(GIVE_WAY_SECONDS)
+                    sleep(GIVE_WAY_SECONDS)
 
     def release(self) -> None:
         """Give the lock back.
