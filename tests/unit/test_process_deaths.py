@@ -30,6 +30,9 @@ from tests.programs import TIMEOUT_SECONDS
 from treadle._engines import process_start
 from treadle._engines.engine import CallPlan
 from treadle._engines.process import ProcessEngine, wrap_plan
+from treadle._engines.process_start import ChildProcess
+from treadle._engines.process_surroundings import surroundings
+from treadle._engines.process_wire import LineClosed
 
 
 def in_processes(fn: Any, *iterables: Any, **options: Any) -> treadle.Run[Any, Any]:
@@ -214,7 +217,7 @@ def test_what_is_lost_because_we_killed_it_was_cancelled() -> None:
         chunk.is_cancelled = True
         engine.kill()
         child.wire.receive = original  # type: ignore[method-assign]
-        raise EOFError
+        raise LineClosed
 
     child.wire.receive = receive  # type: ignore[method-assign]
     engine.make_calls(chunk)
@@ -443,6 +446,31 @@ def test_results_do_not_wait_for_the_slow_call_behind_them(file_gate: FileGate) 
     assert tail.items == list(range(54, 64))
     assert chunk.results == list(range(54))
     engine.close()
+
+
+# Its worker leaves it
+
+
+@pytest.mark.parametrize("place", ["the initializer", "a call"])
+def test_a_process_whose_worker_leaves_meanwhile_has_nothing_to_say(
+    place: str, file_gate: FileGate, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It finds nobody to answer, and ends: a program that ends as its processes start shows no traceback of ours."""
+    child = ChildProcess()
+    if place == "the initializer":
+        plan = CallPlan(abs, copy_context(), initializer=file_gate.hold)
+        child.wire.send(("open", None, surroundings(), wrap_plan(plan)))
+    else:
+        child.wire.send(("open", None, surroundings(), wrap_plan(CallPlan(file_gate.hold, copy_context()))))
+        assert child.wire.receive() is None
+        child.wire.send(("calls", 1, False, False, [1, 2]))
+    pids = file_gate.wait_for_arrivals()
+
+    child.let_go()
+    file_gate.open()
+
+    wait_until_gone(*pids)
+    assert capfd.readouterr().err == ""
 
 
 # The parent

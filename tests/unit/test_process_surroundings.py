@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import treadle
-from tests.programs import finish, start_program
+from tests.programs import finish, start, start_program
+from treadle._engines.process_surroundings import enter, environment, surroundings
 
 # Standard places that are closed
 
@@ -61,6 +62,189 @@ def test_what_is_printed_goes_astray_nowhere_when_standard_places_are_closed(
     )
 
     assert (tmp_path / "out").read_text() == "True\n"
+
+
+# Descriptors
+
+
+def test_what_a_call_starts_has_no_descriptor_of_ours(tmp_path: Path) -> None:
+    """With the line, it could write into the pickles that the program reads."""
+
+    def inheritable(_: int) -> list[str]:
+        found = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+        return [fd for fd in found if int(fd) > 2 and os.get_inheritable(int(fd))]
+
+    def seen(_: int) -> list[str]:
+        os.system(f"ls /proc/self/fd > {tmp_path}/seen")
+        return (tmp_path / "seen").read_text().split()
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("there is nothing to count them by")
+    assert list(treadle.map(inheritable, [1], engine="processes")) == [[]]
+    (found,) = treadle.map(seen, [1], engine="processes")
+
+    assert set(found) <= {"0", "1", "2", "3"}, "3 is the folder that it lists"
+
+
+# Folders, paths and environments that change, or that nobody can go to
+
+
+def test_an_environment_that_changes_meanwhile_is_taken_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread takes a variable away between the list of names and the look at that one."""
+
+    class Changing(type(os.environ)):  # type: ignore[misc]
+        def __getitem__(self, name: str) -> str:
+            if name == "LEAVES":
+                raise KeyError(name)
+            return str(super().__getitem__(name))
+
+    monkeypatch.setenv("LEAVES", "1")
+    monkeypatch.setenv("STAYS", "1")
+    environ: Any = os.environ
+    methods = [getattr(environ, name) for name in ("encodekey", "decodekey", "encodevalue", "decodevalue")]
+    monkeypatch.setattr(os, "environ", Changing(environ._data, *methods))
+
+    found = environment()
+
+    assert "LEAVES" not in found
+    assert found["STAYS"] == "1"
+
+
+def test_a_variable_without_a_name_is_no_reason_not_to_start(tmp_path: Path) -> None:
+    """A program may come with one, and can give none to others."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(f"""
+        import ctypes, os, sys
+        if len(sys.argv) == 1:
+            texts = ctypes.c_char_p * 4
+            again = texts(sys.executable.encode(), __file__.encode(), b"again", None)
+            path = "PYTHONPATH=" + os.pathsep.join({sys.path!r})
+            ctypes.CDLL(None).execve(again[0], again, texts(b"=odd", path.encode(), None))
+        import treadle
+        print("" in os.environ, list(treadle.map(abs, [-1], engine="processes")))
+        """)
+    )
+
+    status, out, err = finish(start([sys.executable, str(program)]))
+
+    assert (status, out) == (0, "True [1]\n"), err
+
+
+LEFT_FOLDER = """
+    import os, sys
+    os.chdir(sys.argv[1])
+    sys.path.insert(0, {entry!r})
+    import left_behind, treadle
+    os.chdir(sys.argv[2])
+    print(*treadle.map(left_behind.call, [1], engine="processes", max_workers=1))
+"""
+
+
+@pytest.mark.parametrize("entry", ["modules", "./modules", ""])
+def test_a_module_of_a_relative_path_is_found_from_another_folder(entry: str, tmp_path: Path) -> None:
+    """As it is in the program, where it has been imported."""
+    home = tmp_path / "modules" if not entry else tmp_path
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "modules" / "left_behind.py").write_text("import os\ndef call(_): return os.getcwd()\n")
+    source = textwrap.dedent(LEFT_FOLDER.format(entry=entry))
+
+    done = subprocess.run(
+        [sys.executable, "-c", source, home, tmp_path / "elsewhere"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == (f"{tmp_path / 'elsewhere'}\n", "")
+
+
+def test_treadle_itself_may_come_from_a_relative_path(tmp_path: Path) -> None:
+    package = Path(treadle.__file__).parent
+    source = f"""
+        import os, sys
+        os.chdir({str(package.parent)!r})
+        sys.path[:] = [place for place in sys.path if not os.path.exists(place + "/treadle")]
+        sys.path.insert(0, ".")
+        import treadle
+        assert treadle.__file__.startswith({str(package.parent)!r})
+        os.chdir("/")
+        print(*treadle.map(abs, [-1], engine="processes", max_workers=1))
+    """
+
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_a_folder_that_was_removed_is_no_reason_not_to_make_calls(tmp_path: Path) -> None:
+    """Where a process stays instead is told."""
+    (tmp_path / "gone").mkdir()
+    source = f"""
+        import os, treadle
+        os.chdir({str(tmp_path)!r})
+        first = list(treadle.map(abs, [-1], engine="processes", max_workers=1))
+        os.chdir("gone")
+        os.rmdir({str(tmp_path / "gone")!r})
+        print(first, *treadle.map(abs, [-2], engine="processes", max_workers=1))
+    """
+
+    status, out, err = finish(start_program(source))
+
+    assert (status, out) == (0, "[1] 2\n"), err
+    assert err == f"calls in processes are made in the folder {tmp_path}: that of the program was removed\n"
+
+
+def test_a_folder_that_a_process_may_not_enter_is_no_reason_not_to_make_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that is there already has nothing to say."""
+
+    def refuse(_: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.chdir(tmp_path)
+    around = {**surroundings(), "path": sys.path[:]}
+    monkeypatch.setattr(os, "chdir", refuse)
+
+    enter(around)
+    assert not caplog.messages
+    enter({**around, "folder": "/closed"})
+
+    assert caplog.messages == [
+        f"calls in processes are made in the folder {tmp_path}: [Errno 13] Permission denied",
+    ]
+    monkeypatch.undo()
+
+
+# Files that are called as modules of the standard library are
+
+
+@pytest.mark.parametrize("function", ["math:sqrt", "mine.py:half", "mine:fail"])
+def test_no_file_of_the_folder_is_run_in_the_place_of_the_standard_librarys(function: str, tmp_path: Path) -> None:
+    """The folder comes first on the path; neither the program nor its processes look there for what Treadle needs."""
+    for name in sys.stdlib_module_names:
+        (tmp_path / f"{name}.py").write_text("import sys; sys.stderr.write(f'RUN {__name__}\\n'); raise ImportError")
+    (tmp_path / "numbers.jsonl").write_text("4\n9\n-1\n")
+    (tmp_path / "mine.py").write_text("def half(n): return n / 2\ndef fail(n): raise ValueError(n)\n")
+    command = ["map", function, "--json", "numbers.jsonl", "--engine", "processes"]
+
+    # Without -P, Python itself puts the folder first, before it starts Treadle.
+    status, out, err = finish(start([sys.executable, "-P", "-m", "treadle", *command], cwd=tmp_path))
+
+    assert status == (0 if "half" in function else 1)
+    assert out.count('"index"') == 3
+    assert "RUN" not in err
 
 
 # Limits of the system

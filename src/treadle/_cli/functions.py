@@ -43,6 +43,7 @@ def _load_module(place: str) -> ModuleType:
     is_path = place.endswith(".py") or "/" in place
     folder = str(Path(place).resolve().parent) if is_path else str(Path.cwd())
     if folder not in sys.path:
+        _import_ours()
         sys.path.insert(0, folder)
     try:
         return _load_file(Path(place)) if is_path else importlib.import_module(place)
@@ -56,6 +57,11 @@ def _load_module(place: str) -> ModuleType:
         if isinstance(error, KeyboardInterrupt):
             raise
         raise _import_failure(place, error) from error
+
+
+def _import_ours() -> None:
+    """Import what Treadle imports only where it is needed, before files of the user's may be taken for it."""
+    import treadle._engines.process  # noqa: F401  # a socket.py of the folder would be run instead of the library's
 
 
 def _load_file(path: Path) -> ModuleType:

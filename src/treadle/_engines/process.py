@@ -10,10 +10,11 @@ from treadle._core.describe import annotate
 from treadle._core.real_time import perf_counter
 from treadle._engines.engine import CallPlan
 from treadle._engines.portions import fail, fitting, put_back, take
-from treadle._engines.process_child import PORTION_SECONDS, surroundings
+from treadle._engines.process_child import PORTION_SECONDS
 from treadle._engines.process_pickling import Parcel, pack, unwrap, unwrap_error, wrap
 from treadle._engines.process_start import ChildProcess
-from treadle._engines.process_wire import BEGUN, ENDED, SILENCE
+from treadle._engines.process_surroundings import surroundings
+from treadle._engines.process_wire import BEGUN, ENDED, SILENCE, LineClosed
 from treadle.errors import Cancelled, ProcessDied
 
 # If nothing is heard for so long, a portion hangs at one of its calls: the others are taken back for whoever has time.
@@ -57,6 +58,7 @@ class ProcessEngine:
 
     def __init__(self, plan: CallPlan, parcel: Parcel, call_for_help: Callable[[], object] = lambda: None) -> None:
         self._plan = parcel
+        self._module = _module_of_ours(plan.fn)
         self._call_for_help = call_for_help
         self._has_resource = plan.resource is not None  # to be closed in the process in the end, which is waited for
         self._most_calls = plan.max_tasks_per_child
@@ -87,9 +89,9 @@ class ProcessEngine:
         if self._kills != kills:
             child.kill()
         try:
-            child.wire.send(("open", surroundings(), self._plan))
+            child.wire.send(("open", self._module, surroundings(), self._plan))
             failure = child.wire.receive()
-        except (OSError, EOFError):
+        except LineClosed:
             raise self._bury() from None
         if failure is not None:
             raise unwrap_error(failure)
@@ -123,7 +125,7 @@ class ProcessEngine:
         before, began = len(results), perf_counter()
         try:
             self._exchange(chunk, results, portion, (self._number + 1, chunk.ends is not None, are_parcels, packed))
-        except (OSError, EOFError):
+        except LineClosed:
             self._account_for_death(chunk, results, portion, len(results) - before)
             return
         self._deaths = 0
@@ -228,12 +230,18 @@ class ProcessEngine:
             if self._has_resource:
                 child.wire.send(("close",))
                 failure = child.wire.receive()
-        except (OSError, EOFError):
+        except LineClosed:
             raise self._bury() from None
         self._child = None
         child.let_go()
         if failure is not None:
             raise unwrap_error(failure)
+
+
+def _module_of_ours(fn: Any) -> str | None:
+    """Return the module of Treadle's that a process needs for ``fn``, to be imported before the user's path counts."""
+    name: Any = getattr(fn, "__module__", None)
+    return name if isinstance(name, str) and name.startswith("treadle.") else None
 
 
 def _record(

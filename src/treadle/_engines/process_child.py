@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
@@ -28,7 +29,8 @@ from treadle._engines.engine import CallPlan
 from treadle._engines.inline import InlineEngine
 from treadle._engines.process_keeper import LOOK_SIGNAL
 from treadle._engines.process_pickling import Parcel, pack, unwrap, wrap_error
-from treadle._engines.process_wire import BEGUN, ENDED, GIVE_BACK, PAGE_BYTES, STOP, Wire
+from treadle._engines.process_surroundings import enter
+from treadle._engines.process_wire import BEGUN, ENDED, GIVE_BACK, PAGE_BYTES, STOP, LineClosed, Wire
 from treadle._sync.aside import guard
 
 # After so long, what calls came to is reported, though others of the portion are still to be made ...
@@ -69,9 +71,9 @@ class Child:
         while goes_on:
             try:
                 kind, *message = self._wire.receive()
-            except EOFError:
-                kind, message = "close", []
-            goes_on = getattr(self, f"_do_{kind}")(*message)
+                goes_on = getattr(self, f"_do_{kind}")(*message)
+            except LineClosed:  # while we wait, or while we answer: nobody wants anything more
+                goes_on = self._do_close()
 
     def _disown(self) -> None:
         """Let go, in a copy that a call has forked, of what only one process can do: take items, and answer."""
@@ -114,6 +116,8 @@ class Child:
     def _report_aside(self, report: _Report, reporter: _thread.LockType, scope: Scope | None) -> None:
         try:
             self._send(report, is_last=False)
+        except LineClosed:  # the next one finds that out as well
+            pass
         finally:
             reporter.release()
         if scope is not None:
@@ -121,9 +125,12 @@ class Child:
 
     # What the worker asks for
 
-    def _do_open(self, surroundings: dict[str, Any], plan: Any) -> bool:
+    def _do_open(self, module: str | None, surroundings: dict[str, Any], plan: Any) -> bool:
+        failure = None
         try:
-            _enter(surroundings)
+            if module is not None:
+                importlib.import_module(module)
+            enter(surroundings)
             fn, spread, initializer, initargs, resource, brings_context, self._most_together = _unpack_plan(plan)
             engine = InlineEngine(
                 CallPlan(fn, Context(), spread, initializer, initargs, resource, brings_context), self._drain
@@ -131,9 +138,8 @@ class Child:
             self._engine = engine
             engine.open()
         except BaseException as error:
-            self._wire.send(wrap_error(error))
-        else:
-            self._wire.send(None)
+            failure = wrap_error(error)
+        self._wire.send(failure)
         return True
 
     def _do_calls(self, number: int, is_timed: bool, are_parcels: bool, values: list[Any]) -> bool:
@@ -169,10 +175,8 @@ class Child:
                 self._engine.close()
         except BaseException as error:
             failure = wrap_error(error)
-        try:
+        with suppress(LineClosed):  # nobody waits for it
             self._wire.send(failure)
-        except OSError:  # nobody waits for it
-            pass
         return False
 
     # The calls
@@ -269,26 +273,6 @@ def _unpack(parcels: list[Any]) -> tuple[list[Any], BaseException | None]:
     return items, None
 
 
-def surroundings() -> dict[str, Any]:
-    """Return what a process is to have in common with this one."""
-    try:
-        folder = os.getcwd()
-    except OSError:  # it was removed
-        folder = None
-    return {"path": sys.path[:], "argv": sys.argv[:], "environ": dict(os.environ), "folder": folder}
-
-
-def _enter(around: dict[str, Any]) -> None:
-    sys.path[:] = around["path"]
-    sys.argv[:] = around["argv"]
-    if dict(os.environ) != around["environ"]:
-        os.environ.clear()
-        os.environ.update(around["environ"])
-    if around["folder"] is not None:
-        os.chdir(around["folder"])
-    importlib.invalidate_caches()
-
-
 def main(line: socket.socket, page: int) -> int:
     """Be a process that makes calls, and return its exit status."""
     if sys.stdout is not None:
@@ -301,5 +285,6 @@ def main(line: socket.socket, page: int) -> int:
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            stream.flush()
+            with suppress(OSError, ValueError):  # it is closed, or nobody reads it
+                stream.flush()
     return 0

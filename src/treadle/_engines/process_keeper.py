@@ -144,6 +144,8 @@ class Keeper:
         if len(fds) < DESCRIPTORS:  # there was no room for the others, and these are closed
             self._refuse(fds)
             return
+        for fd in fds:  # or what a call starts would have them too, and could write what we read
+            os.set_inheritable(fd, False)
         leash, line = socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1])
         leash.setblocking(False)
         ward = Ward(0, leash, line)

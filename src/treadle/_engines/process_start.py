@@ -12,13 +12,27 @@ import sys
 import threading
 import weakref
 from contextlib import ExitStack
+from pathlib import Path
 
 from treadle._engines.process_keeper import KILL, LET_GO, LOOK, REPORT
+from treadle._engines.process_surroundings import environment
 from treadle._engines.process_wire import GIVE_BACK, PAGE_BYTES, STOP, Wire, open_line, open_page
 
 # How long to wait for word of how a process ended whose line has closed; the keeper says so before it closes it.
 REPORT_SECONDS = 2.0
-_START = "import sys; sys.path[:] = {path!r}; from treadle._engines.process_keeper import main; main()"
+# Treadle is found where it is, and by no path of ours: what it imports in turn is the standard library's, whatever
+# files of such names lie in folders that come first there.
+_PLACE = str(Path(__file__).absolute().parents[2])
+_START = """
+import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+spec = PathFinder.find_spec("treadle", [{folder!r}])
+treadle = sys.modules["treadle"] = module_from_spec(spec)
+spec.loader.exec_module(treadle)
+from treadle._engines.process_keeper import main
+main()
+"""
 
 
 class ChildProcess:
@@ -148,12 +162,12 @@ def _start_keeper() -> tuple[int, int]:
         raise OSError("processes need a Python to be started: sys.executable does not name one")
     ours, theirs = socket.socketpair()
     try:
-        program = _START.format(path=[place for place in sys.path if isinstance(place, str)])
+        program = _START.format(folder=_PLACE)
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, *flags, "-P", "-c", program],
-            os.environ,
+            {name: value for name, value in environment().items() if name and "=" not in name},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
                 (os.POSIX_SPAWN_DUP2, 2, 1),

@@ -23,6 +23,10 @@ KERNEL_BYTES = 1024 * 1024
 MAX_PARTS_AT_ONCE = 256  # in one system call
 
 
+class LineClosed(EOFError):
+    """The other side has closed the line, or is gone."""
+
+
 class Wire:
     """One end of a stream of messages. Each direction is one thread's at a time."""
 
@@ -37,16 +41,19 @@ class Wire:
         """Send ``message``, waiting until the other side has room for it.
 
         Raises:
-            OSError: The other side is gone.
+            LineClosed: The other side is gone.
         """
         buffers: list[pickle.PickleBuffer] = []
         data = pickle.dumps(message, 5, buffer_callback=buffers.append)
-        if not buffers and len(data) <= SMALL_BYTES:
-            self._line.sendall(_ONE_PART.pack(1, len(data)) + data)
-            return
-        parts = [memoryview(data), *[buffer.raw() for buffer in buffers]]
-        sizes = [part.nbytes for part in parts]
-        self._send_all([memoryview(struct.pack(f"<I{len(parts)}Q", len(parts), *sizes)), *parts])
+        try:
+            if not buffers and len(data) <= SMALL_BYTES:
+                self._line.sendall(_ONE_PART.pack(1, len(data)) + data)
+                return
+            parts = [memoryview(data), *[buffer.raw() for buffer in buffers]]
+            sizes = [part.nbytes for part in parts]
+            self._send_all([memoryview(struct.pack(f"<I{len(parts)}Q", len(parts), *sizes)), *parts])
+        except OSError as error:
+            raise LineClosed(str(error)) from None
 
     def _send_all(self, parts: list[memoryview]) -> None:
         parts = [part for part in parts if part.nbytes]
@@ -62,11 +69,10 @@ class Wire:
         """Wait for a message, and return it; ``SILENCE``, if none begins within ``seconds``.
 
         Raises:
-            EOFError: The other side has closed, or is gone.
+            LineClosed: The other side is gone.
         """
         if seconds != self._patience:
-            self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(*_split(seconds)))
-            self._patience = seconds
+            self._be_patient(seconds)
         if (at := self._start + _ONE_PART.size) <= self._end:
             # Most messages are of one part, and here already, with others: then in as few steps as can be.
             count, size = _ONE_PART.unpack_from(self._buffer, self._start)
@@ -81,8 +87,15 @@ class Wire:
             sizes = struct.unpack(f"<{count}Q", self._take(8 * count))
             data, *buffers = [self._take_part(size, is_kept=bool(at)) for at, size in enumerate(sizes)]
         except OSError as error:
-            raise EOFError(str(error)) from None
+            raise LineClosed(str(error)) from None
         return pickle.loads(data, buffers=buffers)  # noqa: S301  # it comes from a process of our own
+
+    def _be_patient(self, seconds: float | None) -> None:
+        try:
+            self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(*_split(seconds)))
+        except OSError as error:
+            raise LineClosed(str(error)) from None
+        self._patience = seconds
 
     def _take_part(self, size: int, is_kept: bool) -> memoryview | bytearray:
         """Return the next ``size`` bytes; in memory of their own if they are kept, or many."""
@@ -129,7 +142,7 @@ class Wire:
         except BlockingIOError:
             return 0
         if not count:
-            raise EOFError("the other side has closed")
+            raise LineClosed("the other side has closed")
         return count
 
     def close(self) -> None:
