@@ -1,4 +1,7 @@
-"""Short, safe descriptions of other people's objects, for notes, logs and displays."""
+"""Short, safe descriptions of other people's objects, for notes, logs and displays.
+
+Every item that people see goes through here: it is cut, has no control characters, and no secrets of URLs.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import re
 import reprlib
 import traceback
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -21,23 +25,49 @@ _set_cause = BaseException.__dict__["__cause__"].__set__
 _get_type_name = type.__dict__["__name__"].__get__
 
 
-class _Short(reprlib.Repr):
-    """As ``reprlib``, but long bytes are cut before they are put in words, which takes four times their memory."""
+MAX_SHOWN_CHARS = 120
+# Beyond these at either end nobody looks for secrets: of so long a text, the middle is never shown.
+_EDGE_CHARS = 2048
 
-    def repr_bytes(self, thing: bytes | bytearray, level: int) -> str:
-        edge = self.maxother // 2
-        return self.repr_instance(thing if len(thing) <= 2 * edge else thing[:edge] + thing[-edge:], level)
+_SECRETS = re.compile(
+    # https://user:password@host, and https://token@host: other schemes have names there, as in ssh://git@host
+    r"(?P<user>https?://(?![^\s/?#:@'\"]*:)|://[^\s/?#:@'\"]*:)[^\s/?#'\"]+(?=@)"
+    # ...?token=secret, and what else goes by such a name wherever it stands
+    r"|(?P<name>(?:token|secret|passw(?:or)?d|passphrase|pwd|api[_-]?key|access[_-]?key|signature|credentials?)=)"
+    r"(?:'[^']*'|\"[^\"]*\"|[^&\s;#,)'\"]+)"
+    # and these, which mean something else elsewhere
+    r"|(?P<short>[?&;](?:key|sig|auth|code|session(?:_?id)?|sid)=)[^&\s;#'\"]+",
+    re.IGNORECASE,
+)
+_HIDDEN = "***"
+
+
+class _Short(reprlib.Repr):
+    """As ``reprlib``, without secrets and control characters; what is long is cut before it is put in words."""
+
+    def repr_str(self, thing: str, level: int) -> str:
+        return super().repr_str(hide_secrets(_edges(thing)), level)
+
+    def repr_bytes(self, thing: bytes | bytearray, level: int) -> str:  # noqa: ARG002  # the signature is reprlib's
+        return shorten(repr(_edges(thing)))
 
     repr_bytearray = repr_bytes
 
+    def repr_instance(self, thing: Any, level: int) -> str:
+        try:
+            text = repr(thing)
+        except Exception:
+            return super().repr_instance(thing, level)
+        return shorten(text)
+
 
 _short = _Short()
-_short.maxstring = _short.maxother = 120
+_short.maxstring = _short.maxother = MAX_SHOWN_CHARS
 _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 6
 
 
 def describe(thing: object) -> str:
-    """Return ``repr(thing)``, shortened; raises only Ctrl-C, whatever its ``__repr__`` does."""
+    """Return ``repr(thing)``, fit to be shown; raises only Ctrl-C, whatever its ``__repr__`` does."""
     text, error = call_guarded(_short.repr, thing)
     return text if error is None and type(text) is str else f"<{name_of_type(thing)} whose repr() fails>"
 
@@ -48,13 +78,46 @@ def describe_error(error: BaseException) -> str:
     kind = name_of_type(error)
     if broken is not None:
         return f"{kind}, whose str() fails"
-    return f"{kind}: {text}" if text else kind
+    return f"{kind}: {escape_controls(hide_secrets(text), keep='')}" if text else kind
 
 
 def name_of_type(thing: object) -> str:
     """Return the name of the type of ``thing``."""
     name: str = _get_type_name(type(thing))
     return name
+
+
+def shorten(text: str, most: int = MAX_SHOWN_CHARS) -> str:
+    """Return ``text`` in one line of at most ``most`` characters, fit to be shown: of a longer one the two ends."""
+    text = escape_controls(hide_secrets(_edges(text)), keep="")
+    if len(text) <= most:
+        return text
+    begin = (most - 3) // 2
+    return f"{text[:begin]}...{text[len(text) - (most - 3 - begin) :]}"
+
+
+def hide_secrets(text: str) -> str:
+    """Return ``text`` without what looks like a password or a token in a URL."""
+    if "=" not in text and "@" not in text:
+        return text
+    return _SECRETS.sub(lambda found: f"{found['user'] or found['name'] or found['short']}{_HIDDEN}", text)
+
+
+def escape_controls(text: str, keep: str = "\n\t") -> str:
+    """Return ``text`` with escapes in the place of what a terminal would act upon, but for ``keep``."""
+    if text.isprintable():
+        return text
+    return "".join(char if char in keep or not _is_control(char) else repr(char)[1:-1] for char in text)
+
+
+def _is_control(char: str) -> bool:
+    # By category: control characters, formats (which turn the direction of what follows), ends of lines and paragraphs.
+    return unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")
+
+
+def _edges(thing: Any) -> Any:
+    """Return the two ends of a text or of bytes that are so long that only these are shown."""
+    return thing if len(thing) <= 2 * _EDGE_CHARS else thing[:_EDGE_CHARS] + thing[-_EDGE_CHARS:]
 
 
 def show_own(thing: object, tell: Callable[[], str]) -> str:
