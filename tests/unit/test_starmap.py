@@ -46,8 +46,10 @@ def test_the_item_of_an_outcome_is_the_tuple() -> None:
 
 
 def test_what_cannot_be_spread_is_the_failure_of_that_item() -> None:
+    pairs: list[Any] = [(1, 2), 5]
+
     with pytest.raises(TypeError, match="after \\* must be an iterable, not int") as caught:
-        list(treadle.starmap(join, [(1, 2), 5]))  # type: ignore[list-item]
+        list(treadle.starmap(join, pairs))
 
     assert caught.value.__notes__ == ["treadle: item 1 of run 'join': 5"]
 
