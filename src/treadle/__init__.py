@@ -11,7 +11,7 @@ from treadle._engines.resource import Resource
 from treadle._run.executor import PoolExecutor
 from treadle._run.flow import Flow
 from treadle._run.for_each import for_each
-from treadle._run.mapping import map
+from treadle._run.mapping import map as map
 from treadle._run.periodic import Periodic, every
 from treadle._run.pipeline import Pipeline, pipeline
 from treadle._run.pipeline_stats import PipelineStats, StageStats
@@ -57,6 +57,7 @@ from treadle.errors import (
 
 __version__ = "0.1.0"
 
+# All public names but ``map``, so that ``from treadle import *`` leaves the built-in one alone.
 __all__ = [
     "BlocksEventLoop",
     "CallCancelled",
@@ -114,7 +115,6 @@ __all__ = [
     "every",
     "first_success",
     "for_each",
-    "map",
     "on_cancel",
     "on_loop",
     "pipeline",

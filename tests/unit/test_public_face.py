@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import importlib
 import inspect
@@ -66,11 +67,21 @@ def test_all_names_what_a_module_offers(module: str) -> None:
         if not name.startswith("_") and (getattr(thing, "__module__", None) or "").startswith("treadle")
     }
 
-    assert set(loaded.__all__) - {"Status"} == own - {"annotations"}
+    assert set(loaded.__all__) - {"Status"} == own - {"annotations"} - set(vars(builtins))
     assert loaded.__all__ == sorted(loaded.__all__)
 
 
-@pytest.mark.parametrize("name", [name for name in treadle.__all__ if name != "Status"])
+@pytest.mark.parametrize("module", ["treadle", "treadle.errors", "treadle.testing"])
+def test_importing_all_names_leaves_the_built_in_ones_alone(module: str) -> None:
+    """Whoever writes ``map`` below it means the built-in one more often than not, and gets what is called otherwise."""
+    namespace: dict[str, object] = {}
+    exec(f"from {module} import *", namespace)  # only here
+
+    assert set(namespace) & set(vars(builtins)) == set()
+    assert namespace.keys() - {"__builtins__"} == set(importlib.import_module(module).__all__)
+
+
+@pytest.mark.parametrize("name", sorted({"map", *treadle.__all__} - {"Status"}))
 def test_every_public_name_is_documented(name: str) -> None:
     thing = getattr(treadle, name)
     assert inspect.getdoc(thing)
