@@ -17,6 +17,7 @@ from treadle._core import clock
 from treadle._core.block import contextmanager as _contextmanager
 from treadle._core.clock import Clock as _Clock
 from treadle._core.clock import Permit as _Permit
+from treadle._core.option_names import suggesting as _suggesting
 from treadle._core.real_time import monotonic as _monotonic
 from treadle._core.real_time import sleep as _sleep
 from treadle._core.stacks import read_stacks as _read_stacks
@@ -29,6 +30,7 @@ DEFAULT_TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.001
 
 
+@_suggesting
 class Turnstile:
     """Lets threads through in the order of their numbers, so that a test decides who goes first.
 
@@ -89,6 +91,7 @@ class Turnstile:
             self._turn.notify_all()
 
 
+@_suggesting
 class ManualClock:
     """A clock that stands still until it is turned: tests of deadlines, delays and rates take no time.
 

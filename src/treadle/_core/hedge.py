@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from treadle._core.describe import describe
+from treadle._core.option_names import suggesting
 from treadle.errors import InvalidArgument, WrongType
 
 # So many calls must have ended before one knows what is slow.
 ENOUGH_CALLS = 20
 
 
+@suggesting
 @dataclass(frozen=True, slots=True)
 class Hedge:
     """Start a call that is much slower than its peers a second time, and take the first answer.

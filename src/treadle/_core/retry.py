@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from treadle._core.describe import describe
+from treadle._core.option_names import suggesting
 from treadle._core.real_time import time
 from treadle._core.settings import check_callable, check_count, check_seconds
 from treadle._core.user_code import call_guarded
@@ -19,6 +20,7 @@ from treadle.errors import InvalidArgument, WrongType
 RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], object]
 
 
+@suggesting
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Make a call that failed again, after a delay in which it holds no worker.

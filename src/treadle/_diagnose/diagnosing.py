@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from treadle._core.describe import describe
+from treadle._core.option_names import suggesting
 from treadle._core.settings import check_callable, check_count, check_seconds
 from treadle._diagnose.diagnosis import Diagnosis
 from treadle._run.choosing import engine_for
@@ -18,6 +19,7 @@ DEFAULT_MAX_WORKERS = 64
 DEFAULT_MAX_ITEMS = 10_000
 
 
+@suggesting
 def diagnose(
     fn: Callable[..., Any],
     items: Iterable[Any],

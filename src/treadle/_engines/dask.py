@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future
 from importlib import import_module
 from typing import Any
 
+from treadle._core.option_names import suggesting
 from treadle._core.settings import check_seconds
 from treadle.errors import InvalidArgument, MissingExtra, WrongType
 
@@ -59,6 +60,7 @@ def count_threads(client: Any) -> int:
     return sum(client.ncores().values())
 
 
+@suggesting
 def dask(address: str, *, timeout: float = 5.0) -> DaskExecutor:
     """Connect with a Dask cluster, as an engine for ``map`` and its kin. Needs ``pip install 'treadle[dask]'``.
 

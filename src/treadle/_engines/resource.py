@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from treadle._core.chunk import FailedWithResource
 from treadle._core.describe import annotate, describe
+from treadle._core.option_names import suggesting
 from treadle._core.real_time import perf_counter
 from treadle._core.retry import Retry, is_types
 from treadle._core.settings import check_callable, check_seconds
@@ -32,6 +33,7 @@ SUSPECT_FAILURES = 2
 RenewOn = type[Exception] | tuple[type[Exception], ...]
 
 
+@suggesting
 class Resource(Generic[R]):
     """What each worker opens for itself, with the rules by which a broken or old one is replaced.
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from treadle._core.block import contextmanager
 from treadle._core.describe import describe
+from treadle._core.option_names import suggesting
 from treadle._core.settings import check_callable, check_count
 from treadle._explore import stand_ins
 from treadle._explore.scheduler import MAX_STEPS, Agent, Scheduler, Switch
@@ -34,6 +35,7 @@ class Standstill(AssertionError):
     """No explored thread can go on: a deadlock, or a wake-up that was lost. Says where each of them stands."""
 
 
+@suggesting
 def explore(
     scenario: Callable[[], object],
     *,

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from treadle._core.describe import describe, show_own
 from treadle._core.hedge import Hedge
+from treadle._core.option_names import suggesting
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
 from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineOption, WorkersOption, check_callable
@@ -48,6 +49,7 @@ class _WorkQueue:
         return self.qsize() == 0
 
 
+@suggesting
 class PoolExecutor(ThreadPoolExecutor):
     """A drop-in for ``concurrent.futures.ThreadPoolExecutor``, on a crew of Treadle's.
 

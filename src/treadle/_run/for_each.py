@@ -7,10 +7,11 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar, Unpack, overload
 
+from treadle._core.option_names import check_names
 from treadle._core.outcome import Stats
 from treadle._run.failures import Failures, OnError, check_on_error, settled
 from treadle._run.mapping import map as start_map
-from treadle._run.options import MapOptions, check_names
+from treadle._run.options import MapOptions
 from treadle._run.run import Run
 
 A = TypeVar("A")
@@ -117,7 +118,7 @@ def for_each(
         >>> treadle.for_each(seen.append, range(1000)).succeeded, len(seen)
         (1000, 1000)
     """
-    check_names("for_each", options, MapOptions)
+    check_names(for_each, fn, options, MapOptions)
     check_on_error(on_error)
     start: Callable[..., Run[Any, Any]] = start_map  # its overloads tell apart what makes no difference here
     run = start(fn, *iterables, ordered=ordered, resource=resource, **options)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, Unpack, overload
 from treadle._core.cancellation import check_cancelled
 from treadle._core.describe import describe
 from treadle._core.hedge import Hedge
+from treadle._core.option_names import suggesting
 from treadle._core.retry import Retry
 from treadle._core.settings import (
     DEFAULT_GRACE_SECONDS,
@@ -142,6 +143,7 @@ def map(
     *more: Iterable[Any],
     **options: Unpack[MapOptions],
 ) -> Run[Any, R]: ...
+@suggesting
 def map(
     fn: Callable[..., Any],
     /,

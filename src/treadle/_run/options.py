@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -73,13 +73,6 @@ class Recipe:
     settings: Settings
     policy: Policy
     plan: CallPlan
-
-
-def check_names(caller: str, options: Mapping[str, object], known: type = RunOptions) -> None:
-    """Raise for an option that ``caller``, which takes those of ``known``, does not have."""
-    for name in options:
-        if name not in known.__annotations__:
-            raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}")
 
 
 def prepare(

@@ -15,6 +15,7 @@ from treadle._core import clock
 from treadle._core.cancellation import Registration, check_cancelled, current_scope, here
 from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import describe, describe_function, show_own
+from treadle._core.option_names import suggesting
 from treadle._core.outcome import Outcome, Status
 from treadle._core.real_time import perf_counter
 from treadle._core.settings import DEFAULT_GRACE_SECONDS, check_callable, check_seconds
@@ -33,6 +34,7 @@ T = TypeVar("T")
 LEAST_SECONDS = 1e-9  # no clock tells less apart
 
 
+@suggesting
 def every(
     seconds: float,
     fn: Callable[[], T],

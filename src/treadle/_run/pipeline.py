@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
 from treadle._core.describe import describe, show_own
+from treadle._core.option_names import suggesting
 from treadle._core.outcome import Outcome
 from treadle._core.settings import check_seconds
 from treadle._run.failures import Failures, OnError, check_on_error
@@ -200,6 +201,7 @@ class Pipeline(Generic[T]):
         """
         return self._with(spreading("flat_map", fn, on_error, dict(options)))
 
+    @suggesting
     def batched(self, n: int, /, *, timeout: float | None = None, name: str | None = None) -> Pipeline[list[T]]:
         """Add a stage that passes on lists of ``n`` items; the last may be shorter.
 
@@ -298,6 +300,7 @@ class Pipeline(Generic[T]):
                 flow.wait()
         return flow.stats
 
+    @suggesting
     def start(self, *, timeout: float | None = None) -> Flow[T]:
         """Start all stages, and return the ``Flow`` to iterate. ``iter(pipeline)`` does the same.
 
@@ -334,6 +337,7 @@ class Pipeline(Generic[T]):
         return Pipeline(self._source, (*self._stages, stage), self._name)
 
 
+@suggesting
 def pipeline(source: Iterable[T], /, *, name: str = "pipeline") -> Pipeline[T]:
     """Return a pipeline from ``source``, to which stages are to be added.
 

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from treadle._core.describe import annotate, show_own
+from treadle._core.option_names import suggesting
 from treadle._core.outcome import Outcome, Stats
 from treadle._core.real_time import perf_counter
 from treadle._run.course import Course
@@ -115,6 +116,7 @@ class Calls(Stream[T], Generic[T, Item, Value]):
         if was_open and course.ending is None and course.too_many is not None:
             raise course.too_many
 
+    @suggesting
     def wait(self) -> Stats:
         """Read the rest, and return the account: for calls that are made for what they do, not for what they return.
 

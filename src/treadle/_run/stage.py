@@ -10,6 +10,7 @@ from typing import Any
 
 from treadle._core import clock
 from treadle._core.describe import describe, describe_function
+from treadle._core.option_names import unexpected
 from treadle._core.outcome import Outcome
 from treadle._core.real_time import perf_counter
 from treadle._core.settings import check_callable, check_count, check_seconds
@@ -85,10 +86,10 @@ def mapping(
     method: str, fn: Callable[..., Any], on_error: OnError | None, options: dict[str, Any], role: str = "fn"
 ) -> Stage:
     """Return the stage that passes on what ``fn``, which ``method`` calls ``role``, returns."""
+    known = (*StageOptions.__annotations__, "resource", "on_error", *(("timeout",) if role == "sink" else ()))
     for name in options:
-        if name not in StageOptions.__annotations__ and name != "resource":
-            hint = f": {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
-            raise TypeError(f"{method}() of a pipeline got an unexpected keyword argument {name!r}{hint}")
+        if name not in known:
+            raise unexpected(f"{method}() of a pipeline", name, known, fn, _ELSEWHERE)
     if on_error is not None:
         check_callable("on_error", on_error)
     return Stage(prepare(fn, role=role, **options), on_error=on_error)

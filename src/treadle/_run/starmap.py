@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
 
+from treadle._core.option_names import check_names
 from treadle._run.mapping import iterate, never_read, start_run, total_of
-from treadle._run.options import StarmapOptions, check_names, prepare
+from treadle._run.options import StarmapOptions, prepare
 from treadle._run.run import Run
 
 R = TypeVar("R")
@@ -74,6 +75,6 @@ def starmap(
         >>> list(treadle.starmap(pow, [(2, 5), (3, 2)]))
         [32, 9]
     """
-    check_names("starmap", options, StarmapOptions)
+    check_names(starmap, fn, options, StarmapOptions)
     recipe = prepare(fn, spread=True, resource=resource, **options)
     return start_run(Run, recipe, iterate("pairs", pairs), total_of((pairs,)), never_read(recipe))

@@ -10,6 +10,7 @@ from treadle._core import clock
 from treadle._core.cancellation import Registration, Scope, check_cancelled, current_scope, enter, leave
 from treadle._core.describe import annotate, describe, name_of_type, show_own
 from treadle._core.hedge import Hedge
+from treadle._core.option_names import suggesting
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
 from treadle._core.settings import (
@@ -37,6 +38,7 @@ T = TypeVar("T")
 OnError = Literal["cancel", "collect"]
 
 
+@suggesting
 class TaskGroup:
     """Calls that are made at once, and have all ended when the ``with`` block is left.
 
@@ -287,6 +289,7 @@ class TaskGroup:
         return list(failures.values())
 
 
+@suggesting
 def first_success(*fns: Callable[[], T], timeout: float | None = None, grace: float = DEFAULT_GRACE_SECONDS) -> T:
     """Call all ``fns`` at once, return what the first one to succeed returns, and cancel the others.
 

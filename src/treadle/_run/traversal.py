@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, Unpack, overload
 
 from treadle._core.chunk import Chunk
 from treadle._core.describe import describe
+from treadle._core.option_names import check_names
 from treadle._core.settings import Settings, check_callable, check_count
 from treadle._crew.policy import Policy
 from treadle._engines.engine import CallPlan
@@ -17,7 +18,7 @@ from treadle._run.choosing import EngineChoice
 from treadle._run.course import Course
 from treadle._run.frontier import Frontier, Visit, check_nodes
 from treadle._run.mapping import start_run
-from treadle._run.options import RunOptions, check_names, prepare
+from treadle._run.options import RunOptions, prepare
 from treadle._run.run import Calls
 from treadle._run.unread import Unread
 from treadle.errors import InvalidArgument
@@ -185,7 +186,7 @@ def traverse(
         >>> list(treadle.traverse(divisors, [12], max_workers=1))
         [12, 2, 3, 4, 6]
     """
-    check_names("traverse", options)
+    check_names(traverse, visit, options, RunOptions)
     recipe = prepare(visit, role="visit", resource=resource, intake="thread", **options)
     if key is not None:
         check_callable("key", key)

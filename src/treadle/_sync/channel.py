@@ -9,6 +9,7 @@ from typing import Generic, Literal, NamedTuple, Self, TypeVar
 
 from treadle._core import register
 from treadle._core.cancellation import check_cancelled, here
+from treadle._core.option_names import suggesting
 from treadle._core.settings import check_count, check_seconds
 from treadle._sync.line import NOTHING_YET, Line, Nothing
 from treadle._sync.parker import Parker
@@ -30,6 +31,7 @@ class _End(NamedTuple):
     error: BaseException | None = None
 
 
+@suggesting
 class Channel(Shared, Generic[T]):
     """A bounded queue between threads: any number of them put items in, any number take them out.
 

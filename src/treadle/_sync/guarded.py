@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from treadle._core import clock
 from treadle._core.describe import describe_function
+from treadle._core.option_names import suggesting
 from treadle._core.settings import check_callable, check_seconds
 from treadle._sync import cancelling
 from treadle._sync.circle import taken_twice
@@ -32,6 +33,7 @@ class _ItsLock(Lock):
     __slots__ = ()
 
 
+@suggesting
 class Guarded(Shared, Generic[T]):
     """A value that is reachable only while its lock is held, so that nobody forgets the lock.
 

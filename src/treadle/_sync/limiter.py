@@ -13,6 +13,7 @@ from treadle._core import clock
 from treadle._core.cancellation import check_cancelled, here
 from treadle._core.clock import SystemClock
 from treadle._core.describe import describe
+from treadle._core.option_names import suggesting
 from treadle._core.real_time import monotonic
 from treadle._core.settings import check_count, check_seconds
 from treadle._core.user_code import is_a
@@ -94,6 +95,7 @@ class _State:
         self.turns: _Line = OrderedDict()  # they have one, if one is needed, and wait for their time
 
 
+@suggesting
 class Limiter:
     """Let calls through at no more than a rate, and no more than a number at once, whoever makes them.
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from treadle._core import clock
 from treadle._core.describe import describe
+from treadle._core.option_names import suggesting
 from treadle._core.real_time import sleep
 from treadle._core.stacks import place_of_caller
 from treadle._sync import cancelling
@@ -230,6 +231,7 @@ class _OwnedLock(Shared):
         return owner_and_count(self._raw)
 
 
+@suggesting
 class RLock(_OwnedLock):
     """A lock that the thread which holds it may take again, as ``threading.RLock``, and that tells of deadlocks.
 
@@ -269,6 +271,7 @@ class RLock(_OwnedLock):
         return self._wait(None)
 
 
+@suggesting
 class Lock(_OwnedLock):
     """A lock that one thread holds at a time, as ``threading.Lock``, and that tells of deadlocks.
 

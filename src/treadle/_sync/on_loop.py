@@ -9,6 +9,7 @@ from typing import Any, ParamSpec
 
 from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import annotate, describe, describe_function
+from treadle._core.option_names import suggesting
 from treadle._core.settings import check_callable
 from treadle._sync.inbox import Inbox
 from treadle.errors import WrongType
@@ -21,6 +22,7 @@ TK_POLL_MILLISECONDS = 15
 EXPECTED = "an asyncio loop, a Tk widget, a Qt object, or a function that has its argument called on a loop's thread"
 
 
+@suggesting
 def on_loop(callback: Callable[P, object], via: Any = None, *, latest: bool = False) -> Callable[P, None]:
     """Return a function for any thread that has ``callback`` called on the thread of a loop.
 
