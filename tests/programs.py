@@ -48,14 +48,15 @@ def start(command: list[str], cwd: Path | None = None, stdin: int | None = None)
     )
 
 
-def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
-    """Yield what it writes, line by line; one that does not end, and what it has forked, is ended."""
-    assert process.stdout is not None
+def lines_of(process: subprocess.Popen[str], errors: bool = False) -> Iterator[str]:
+    """Yield what it writes, to one stream, line by line; one that does not end, and what it has forked, is ended."""
+    stream = process.stderr if errors else process.stdout
+    assert stream is not None
     timer = threading.Timer(TIMEOUT_SECONDS, _end, args=(process,))
     timer.name = "treadle-test-timer"
     timer.start()
     try:
-        yield from process.stdout
+        yield from iter(stream.readline, "")  # not from the stream itself: that would be closed with this
     finally:
         timer.cancel()
         timer.join()

@@ -415,7 +415,7 @@ def test_threads_and_dump_name_the_stage(gate: Gate, capsys: pytest.CaptureFixtu
 
     gate.open()
     assert list(flow) == [1]
-    assert "run 'stage 2 (parse) of pages': 1 workers" in capsys.readouterr().err
+    assert "run 'stage 2 (parse) of pages': 1 worker" in capsys.readouterr().err
 
 
 # Batches in time

@@ -731,7 +731,7 @@ class Waiting:
             body(self.group)
 
     def told(self) -> list[logging.LogRecord]:
-        return [record for record in self._caplog.records if "waits for task" in record.getMessage()]
+        return [record for record in self._caplog.records if "waits for" in record.getMessage()]
 
     def advance_until_told(self, seconds: float) -> None:
         """Turn the clock to just before the next report, and then to it."""
@@ -758,26 +758,42 @@ def test_while_it_waits_for_deaf_tasks_it_says_so_at_growing_intervals(
     assert record.levelno == logging.WARNING
     message = record.getMessage()
     assert re.match(
-        r"group 'deaf' waits for task 0 \(hold\('me'\)\), which has been running for \d+\.\d s"
-        r" and was asked to end in treadle-deaf-0:\n",
+        r"group 'deaf' waits for 1 call, asked to end \(with grace=, a group leaves calls behind\)\n"
+        r"  treadle-deaf-0 has been at task 0 \(hold\('me'\)\) for \d+\.\d s\n",
         message,
     )
     has_stack = "in hold" in message and "never opened" in message
     assert has_stack == is_gil_enabled(), "without a GIL, reading stacks can crash"
 
 
-def test_while_it_waits_for_tasks_that_nobody_cancelled_it_says_so_more_softly(
+def test_while_it_waits_for_tasks_that_nobody_cancelled_it_says_so_once_and_then_more_softly(
     gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """It may never end, so somebody is to see it; it may also be what was asked for."""
     caplog.set_level(logging.INFO)
     with ManualClock() as clock:
         waiting = Waiting(clock, caplog, gate)
         with waiting(id):
-            for seconds in (10, 10, 20):
+            for seconds in (5, 5, 10):
                 waiting.advance_until_told(seconds)
 
-    assert {record.levelno for record in waiting.told()} == {logging.INFO}
+    assert [record.levelno for record in waiting.told()] == [logging.WARNING, logging.INFO, logging.INFO]
     assert "asked to end" not in caplog.text
+
+
+def test_while_calls_begin_and_end_it_waits_in_silence(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    """A long list of work, each part of which comes to its end, is what groups are for."""
+    with ManualClock() as clock:
+        waiting = Waiting(clock, caplog, gate)
+        with waiting(id):
+            for _ in range(3):
+                clock.advance(4)
+                waiting.group.submit(abs, -1).result()
+                clock.advance(4)
+                clock.wait_for_sleepers()
+
+            assert waiting.told() == []
+            waiting.advance_until_told(5)
 
 
 def test_how_long_it_waited_before_the_cancellation_does_not_delay_the_reports_after_it(
@@ -787,7 +803,7 @@ def test_how_long_it_waited_before_the_cancellation_does_not_delay_the_reports_a
     with ManualClock() as clock:
         waiting = Waiting(clock, caplog, gate)
         with waiting(id):
-            for seconds in (10, 10, 20, 40, 80):
+            for seconds in (5, 5, 10, 20, 40):
                 waiting.advance_until_told(seconds)
             waiting.group.cancel()
             while not is_due_within(clock, 1):  # woken by the cancellation, it goes to sleep again for less

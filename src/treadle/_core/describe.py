@@ -128,6 +128,11 @@ def show_own(thing: object, tell: Callable[[], str]) -> str:
         return object.__repr__(thing)
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return how many there are of something, in words: ``1 call``, ``2,000 calls``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def describe_function(fn: object) -> str:
     """Return the name that a person would call ``fn`` by; raises only Ctrl-C, whatever its attributes do."""
     name, _ = call_guarded(_own_name, fn)

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from treadle._core.real_time import monotonic
@@ -27,6 +28,7 @@ class WorkerState:
         item: That item, described.
         seconds: For how long it has been at it, with the tiny calls taken in the same go.
         is_abandoned: It was left behind.
+        stage: What it does where it makes no call, and does not wait for work either.
     """
 
     thread: str
@@ -35,6 +37,19 @@ class WorkerState:
     item: str = ""
     seconds: float = 0.0
     is_abandoned: bool = False
+    stage: str = ""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it does anything but wait for work."""
+        return self.index is not None or bool(self.stage)
+
+    def describe(self, noun: str = "item") -> str:
+        """Return it in words; ``noun`` is what the call is made for."""
+        if self.index is None:
+            return f"{self.thread} {self.stage or 'waits for work'}"
+        left = ", left behind" if self.is_abandoned else ""
+        return f"{self.thread} has been at {noun} {self.index} ({self.item}) for {self.seconds:.1f} s{left}"
 
 
 class Shown(Protocol):
@@ -44,7 +59,10 @@ class Shown(Protocol):
     kind: str  # what a person calls it: run, group, executor
 
     def worker_states(self) -> Sequence[WorkerState]:
-        """Return what each worker is doing. Called from signal handlers: it takes no lock."""
+        """Return what each worker is doing. Called from signal handlers: it takes no lock, as what follows."""
+
+    def count_waiting(self) -> int:
+        """Return how many calls wait for a worker."""
 
 
 class Kept(Shown, Protocol):
@@ -133,10 +151,18 @@ def _say_goodbye() -> None:
     """Give what still runs its grace, all of it at once, and let the interpreter go."""
     things = living()
     for thing in things:
-        thing.begin_goodbye()
+        _although_interrupted(thing.begin_goodbye)
     now = monotonic()
     for thing in things:
-        thing.finish_goodbye(now + thing.grace_seconds())
+        _although_interrupted(partial(thing.finish_goodbye, now + thing.grace_seconds()))
+
+
+def _although_interrupted(step: Callable[[], object]) -> None:
+    """Do ``step``, and once more if Ctrl-C came upon it: what it has done of it may be done twice."""
+    try:
+        step()
+    except KeyboardInterrupt:
+        step()
 
 
 def _close_after_fork() -> None:

@@ -52,9 +52,9 @@ def is_called_by_us() -> bool:
 
 
 def user_part(stack: list[FrameSummary]) -> list[FrameSummary]:
-    """Return a stack without the steps of Treadle and ``threading`` at its ends; all of it, if nothing is left."""
+    """Return a stack without the steps of Treadle and ``threading`` at its ends."""
     places = [at for at, frame in enumerate(stack) if not _is_ours(frame.filename)]
-    return stack[places[0] : places[-1] + 1] if places else stack
+    return stack[places[0] : places[-1] + 1] if places else []
 
 
 def _is_ours(file: str) -> bool:

@@ -45,9 +45,24 @@ def states_of(workers: list[Worker]) -> list[WorkerState]:
     for worker in workers:
         chunk = worker.chunk
         call = None if chunk is None else in_hand(worker, chunk)
-        idle = WorkerState(_name(worker.thread), worker.thread.ident)
-        states.append(idle if call is None else call.state(is_abandoned=False))
+        if call is not None:
+            states.append(call.state(is_abandoned=False))
+        else:
+            states.append(WorkerState(_name(worker.thread), worker.thread.ident, stage=_stage(worker, chunk)))
     return states
+
+
+def _stage(worker: Worker, chunk: Chunk | None) -> str:
+    """Return what a worker does that makes no call; nothing: it waits for work, or is on the way to it."""
+    if worker.is_opening:
+        return "gets ready"
+    if worker.is_closing:
+        return "closes what it has"
+    if chunk is None or not chunk.items:
+        return ""
+    if chunk.trial is not None and chunk.trial.begun is None and not chunk.results:
+        return "waits for its turn to make a call"
+    return "tells others of a call that has ended"
 
 
 def in_hand(worker: Worker, chunk: Chunk) -> LeftBehind | None:

@@ -139,6 +139,7 @@ class Slot(Worker):
 
     async def _close(self, home: EventLoop) -> None:
         error: BaseException | None = None
+        self.is_closing = True
         try:
             self._task.is_cancellable = True
             await self.engine.close()

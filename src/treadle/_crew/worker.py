@@ -39,13 +39,13 @@ class SharedThread(Protocol):
 class Worker:
     """Takes chunks from its crew and has its engine make their calls, until the crew has no more for it.
 
-    ``chunk`` is the worker's own to set. The ``is_`` flags change under the crew's lock, but for ``is_idle``,
-    which the worker sets without it, and ``is_started``.
+    ``chunk`` is the worker's own to set. The ``is_`` flags change under the crew's lock, but for ``is_idle`` and
+    ``is_closing``, which the worker sets without it, and ``is_started``.
     """
 
     __slots__ = (
-        *("chunk", "crew", "engine", "free_since", "is_abandoned", "is_idle", "is_on_its_way", "is_opening", "outer"),
-        *("parker", "thread"),
+        *("chunk", "crew", "engine", "free_since", "is_abandoned", "is_closing", "is_idle", "is_on_its_way"),
+        *("is_opening", "outer", "parker", "thread"),
     )
     thread: threading.Thread | SharedThread
     parker: Waker
@@ -58,6 +58,7 @@ class Worker:
         self.is_abandoned = False
         self.is_on_its_way = True  # woken or started, and not arrived yet
         self.is_opening = False
+        self.is_closing = False  # what its engine has opened
         self.is_idle = False
         # When it handed in its last chunk, where a tuner wants to know, or was sent for since.
         self.free_since: float | None = None
@@ -116,6 +117,7 @@ class ThreadWorker(Worker):
 
     def _close(self) -> None:
         error: BaseException | None = None
+        self.is_closing = True
         try:
             self.engine.close()
         except BaseException as raised:

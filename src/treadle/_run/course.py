@@ -433,6 +433,10 @@ class Course:
         """Return what each worker is doing; takes no lock."""
         return states_of(list(self.crew.workers))
 
+    def count_waiting(self) -> int:
+        """Return how many calls wait for a worker; takes no lock."""
+        return self.crew.count_waiting()
+
     def stats(self) -> Stats:
         """Return the account as it stands; takes no lock, so counts may be moments apart."""
         ledger, crew = self.ledger, self.crew

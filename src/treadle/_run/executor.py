@@ -58,10 +58,11 @@ class PoolExecutor(ThreadPoolExecutor):
     begun makes its call itself, and other waits of Treadle's make room for a spare worker. What Treadle cannot
     see, such as ``concurrent.futures.wait()`` or a lock, is outside this promise.
 
-    An interpreter that exits finishes what was submitted, as the standard library does. ``shutdown(wait=True)``,
-    which the ``with`` block calls, waits for all of it; a first Ctrl-C meanwhile cancels what has not begun
-    and asks the rest to end, a second leaves it behind. An executor that nobody holds any more finishes what it
-    has, and ends.
+    An interpreter that exits finishes what was submitted, as the standard library does, and ``shutdown(wait=True)``,
+    which the ``with`` block calls, waits for all of it. Both say in the log for which calls they wait, when that lasts.
+    A first Ctrl-C meanwhile cancels what has not begun and asks the rest to end, a second leaves it behind. With
+    ``grace``, calls that were asked to end are left behind by themselves, and an interpreter that exits asks them. An
+    executor that nobody holds any more finishes what it has, and ends.
 
     It is a ``ThreadPoolExecutor`` to ``isinstance``, for those who take no other (``loop.set_default_executor``), and
     has what monitors look at there: ``_max_workers``, ``_threads``, ``_shutdown`` and ``_work_queue.qsize()``. Of that
@@ -80,7 +81,10 @@ class PoolExecutor(ThreadPoolExecutor):
         retry: When a failed call is made again.
         limiter: The gate that every call passes.
         hedge: When a slow call is started a second time.
-        grace: Seconds that a call has to end after its ``call_timeout``.
+        grace: Seconds that calls have to end when they were asked to: after ``call_timeout``, at a Ctrl-C, by
+            ``shutdown(cancel_futures=True)``, and at the interpreter's exit, which then cancels what has not begun.
+            What still runs after that is left behind, and logged. None: 0.25 after ``call_timeout``, and otherwise as
+            long as it takes; then only Ctrl-C asks calls that run to end.
         max_abandoned: Calls left behind and still stuck at most, before the executor breaks; by default
             ``max_workers``.
         engine: ``"threads"``, ``"processes"`` or ``"coroutines"``; see ``map``. Where it is not given, all calls are
@@ -110,7 +114,7 @@ class PoolExecutor(ThreadPoolExecutor):
         retry: Retry | None = None,
         limiter: Limiter | None = None,
         hedge: Hedge | None = None,
-        grace: float = DEFAULT_GRACE_SECONDS,
+        grace: float | None = None,
         max_abandoned: int | None = None,
         engine: EngineOption | None = None,
         max_tasks_per_child: int | None = None,
@@ -122,13 +126,16 @@ class PoolExecutor(ThreadPoolExecutor):
         if initializer is not None:
             check_callable("initializer", initializer)
         stuck = workers if max_abandoned is None else max_abandoned
+        leave_after = DEFAULT_GRACE_SECONDS if grace is None else grace
+        policy = Policy(call_timeout, retry, limiter, hedge, leave_after, stuck)
         name = thread_name_prefix or f"pool-{next(_numbers)}"
         self._book = TaskBook(
-            *("executor", name, workers, Policy(call_timeout, retry, limiter, hedge, grace, stuck), PoolClosed),
+            *("executor", name, workers, policy, PoolClosed),
             *(initializer, tuple(initargs), IDLE_SECONDS),
             *(f"{thread_name_prefix}_" if thread_name_prefix else None, engine, max_tasks_per_child),
         )
         self._book.is_tuned = max_workers == "auto"
+        self._grace = self._book.grace = grace
         self._book.goodbye = self._book.finish
         # By the names that the standard library's executor has for them; what is left of that is not made.
         self._max_workers = workers
@@ -166,7 +173,12 @@ class PoolExecutor(ThreadPoolExecutor):
 
         Args:
             wait: Return only when all tasks have ended and all threads are gone.
-            cancel_futures: Cancel the tasks that have not begun.
+            cancel_futures: Cancel the tasks that have not begun. Where the executor has a ``grace``, those that run are
+                asked to end, and left behind after it.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, meanwhile. All tasks were cancelled; at the second one, what did not heed that
+                was left behind.
         """
         self._shut_down(wait, cancel_futures, interrupts=0)
 
@@ -205,7 +217,9 @@ class PoolExecutor(ThreadPoolExecutor):
         if cancel_futures:
             for task in list(book.unfinished):
                 book.cancel_unbegun(task)
+            if self._grace is not None:
+                book.cancel_all()
         if wait:
-            interrupt = book.join(interrupts)
+            interrupt = book.join(interrupts, self._grace)
             if interrupt is not None:
                 raise interrupt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from treadle._core import clock, register
 from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
 from treadle._core.coroutine_function import is_coroutine_function
-from treadle._core.describe import describe_function
+from treadle._core.describe import count_of, describe_function
 from treadle._core.outcome import Stats
 from treadle._core.real_time import perf_counter
 from treadle._core.register import WorkerState
@@ -27,18 +26,15 @@ from treadle._crew.chunking import ChunkSizer
 from treadle._crew.crew import Crew
 from treadle._crew.onlook import in_hand, states_of
 from treadle._crew.policy import Policy
-from treadle._crew.room import making_room
 from treadle._crew.stragglers import Stragglers
 from treadle._crew.worker import Worker
 from treadle._engines.engine import CallPlan
-from treadle._run.awaited import EndOfAll
 from treadle._run.choosing import choose_engine, engine_for
-from treadle._run.reporter import Reporter
+from treadle._run.shutdown import Shutdown
 from treadle._run.task import Call, Task, TaskChunk, make_call, make_call_here
 from treadle._run.tuning import Tuning
 from treadle._sync.cancelling import refuse_on_loop
 from treadle._sync.parker import Parker
-from treadle._sync.wait_graph import Wait
 from treadle.errors import TooManyAbandoned, WrongType
 
 NOT_BEGUN = "has not begun"  # a book that is closed for this reason will be open yet
@@ -116,6 +112,7 @@ class TaskBook:
         self.stopped_at: float | None = None  # when the calls were asked to end
         self.on_failure: Callable[[Task[Any]], object] = id  # called after a task has failed; by default for nothing
         self.goodbye: Callable[[float | None], object] = self.cancel_all
+        self.grace: float | None = None  # after which the interpreter's exit leaves calls behind; None: never
         self._refuse = refuse
         self._numbers = count()
         self._is_breakage_told = False
@@ -424,61 +421,33 @@ class TaskBook:
         with self.crew.lock:
             self.crew.stop()
 
-    def join(self, interrupts: int, grace: float | None = None) -> BaseException | None:
+    def join(self, interrupts: int, grace: float | None = None, holds_exit: bool = False) -> BaseException | None:
         """Wait until every task has ended and every worker has left, and return what interrupted the wait.
 
-        That may be a ``Deadlock``: tasks wait for what only this thread could bring. The first interrupt asks
-        the calls to end, the second leaves behind what still runs.
-
-        Args:
-            interrupts: How many there have been already.
-            grace: Seconds after which calls that were asked to end are left behind; None: never.
+        See ``Shutdown``.
         """
         if getattr(here.seat, "crew", None) is self.crew:
             if self.kind == "group":
                 self.cancel_all()
             raise RuntimeError(f"{self.kind} {self.name!r} cannot wait for its end in one of its own calls")
         refuse_on_loop(f"the end of {self.kind} {self.name!r}", "shutdown(wait=False)")
-        interrupt: BaseException | None = None
-        parker, reporter = Parker(), Reporter(self.kind, self.name, self.worker_states)
         try:
-            while True:
-                try:
-                    if parker not in self._waiters:
-                        self._waiters.append(parker)
-                    if not (self.unfinished or self.crew.workers):
-                        return interrupt
-                    self._wait_a_while(parker, reporter, grace)
-                    if clock.now() >= self._end_at(grace):
-                        self.abandon()
-                        return interrupt
-                except BaseException as error:
-                    interrupt, interrupts = error, interrupts + 1
-                    if interrupts > 1:
-                        self.abandon()
-                        return interrupt
-                    self.cancel_all()
+            return Shutdown(self, interrupts, grace, holds_exit).wait()
         finally:
-            if parker in self._waiters:
-                self._waiters.remove(parker)
             register.dismiss(self)
             if self._tuning is not None:
                 self._tuning.end()
 
-    def _wait_a_while(self, parker: Parker, reporter: Reporter, grace: float | None) -> None:
-        with making_room(), Wait(EndOfAll(self), parker, is_cancellable=False) as wait:
-            wait.check()
-            parker.wait_watchfully(min(reporter.due_at(self.stopped_at), self._end_at(grace)) - clock.now())
-        reporter.report_if_due(self.stopped_at)
-
-    def _end_at(self, grace: float | None) -> float:
-        return math.inf if grace is None or self.stopped_at is None else self.stopped_at + grace
-
     def finish(self, grace: float | None = None) -> None:
-        """Wait, at the interpreter's exit, for what was submitted."""
-        del grace  # the standard library's executors take as long as it takes, and so do we
+        """Wait, at the interpreter's exit, for what was submitted; or only until the grace is over, if there is one."""
+        del grace  # that of a goodbye; the standard library's executors take as long as it takes, and so do we
         self.close("was shut down")
-        self.join(0)
+        if self.grace is not None:
+            if (waiting := self.count_waiting()) > 0:
+                what = "%s %r cancels %s at exit that has not begun"
+                tell(logging.WARNING, what, self.kind, self.name, count_of(waiting, "call"))
+            self.cancel_all()
+        self.join(0, self.grace, holds_exit=True)
 
     def abandon(self) -> None:
         """Leave behind the calls that still run: their tasks are cancelled, their threads go on by themselves."""
@@ -541,8 +510,21 @@ class TaskBook:
         """Return what each worker is doing; takes no lock."""
         return states_of(list(self.crew.workers))
 
+    def count_waiting(self) -> int:
+        """Return how many calls wait for a worker; takes no lock."""
+        return self.crew.count_waiting()
+
+    def count_unfinished(self) -> int:
+        """Return how many tasks have not ended; takes no lock."""
+        return len(self.unfinished)
+
+    def count_ended(self) -> int:
+        """Return how many tasks have ended."""
+        return sum(self._count().values())
+
     def __repr__(self) -> str:
-        return f"{self.name!r}, {self.closed or 'is open'}: {len(self.unfinished):,} unfinished"
+        waiting = f", {waiting:,} of them not begun" if (waiting := self.count_waiting()) else ""
+        return f"{self.name!r}, {self.closed or 'is open'}: {len(self.unfinished):,} unfinished{waiting}"
 
     def stats(self) -> Stats:
         """Return the account as it stands."""

@@ -30,7 +30,8 @@ def told(circle: Sequence[Wait]) -> Deadlock:
         lines += [f"  {what}" for what in _held(wait.ident, circle, called)]
         lines.append(f"  waits for {called[id(wait.awaited)]}")
         if wait.ident in stacks:
-            frames = format_list(user_part(stacks[wait.ident])[-MAX_FRAMES:])
+            stack = stacks[wait.ident]
+            frames = format_list((user_part(stack) or stack)[-MAX_FRAMES:])
             lines += ("  " + line for frame in frames for line in frame.rstrip().splitlines())
         elif not is_gil_enabled():
             lines.append(f"    {NOT_SHOWN}")

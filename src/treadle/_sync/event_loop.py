@@ -95,7 +95,7 @@ class EventLoop:
             return "a place that cannot be told without a GIL"
         stack = read_stacks().get(self.thread.ident or 0, [])
         stack = [frame for frame in stack if os.path.dirname(frame.filename) != _ASYNCIO]
-        innermost = user_part(stack)[-1:]
+        innermost = (user_part(stack) or stack)[-1:]
         return "".join(f"{frame.filename}:{frame.lineno}, in {frame.name}" for frame in innermost) or "an unknown place"
 
     def _drain(self) -> None:
