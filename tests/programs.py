@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 TIMEOUT_SECONDS = 60.0
@@ -48,7 +48,7 @@ def start(command: list[str], cwd: Path | None = None, stdin: int | None = None)
     )
 
 
-def lines_of(process: subprocess.Popen[str], errors: bool = False) -> Iterator[str]:
+def lines_of(process: subprocess.Popen[str], errors: bool = False) -> Generator[str, None, None]:
     """Yield what it writes, to one stream, line by line; one that does not end, and what it has forked, is ended."""
     stream = process.stderr if errors else process.stdout
     assert stream is not None
