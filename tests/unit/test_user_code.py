@@ -24,6 +24,7 @@ from treadle._core.cancellation import here
 from treadle._core.describe import annotate, describe, describe_error, describe_function
 from treadle._core.tell import tell
 from treadle._core.user_code import call_guarded, is_interrupt
+from treadle._sync.raw import is_mine
 
 
 class Rude(BaseException):
@@ -261,7 +262,7 @@ def test_no_note_is_put_on_an_exception_under_a_lock(gate: Gate) -> None:
 
     class Noted(Exception):
         def add_note(self, note: str) -> None:
-            locked.append(run._course.crew.lock.locked())
+            locked.append(is_mine(run._course.crew.lock))
 
     def fail() -> None:
         gate.hold()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -96,8 +95,7 @@ class Living(Shown, Inherited, Protocol):
 _living: dict[int, weakref.ref[Living]] = {}
 _inherited: dict[int, weakref.ref[Inherited]] = {}  # has nothing that lives, only a lock to inherit
 _kept: dict[int, Kept] = {}  # what must be shown also when nobody else holds it any more
-_hooks_lock = threading.Lock()
-_hooked = False
+_hooked: dict[str, object] = {}  # has the one that has hooked us into the interpreter
 
 
 def enroll(thing: Living) -> None:
@@ -115,13 +113,11 @@ def enroll_for_fork(thing: Inherited) -> None:
 
 
 def _hook() -> None:
-    global _hooked
     if not _hooked:
-        with _hooks_lock:
-            if not _hooked:
-                atexit.register(_say_goodbye)
-                os.register_at_fork(after_in_child=_close_after_fork)
-                _hooked = True
+        mine = object()
+        if _hooked.setdefault("by", mine) is mine:
+            atexit.register(_say_goodbye)
+            os.register_at_fork(after_in_child=_close_after_fork)
 
 
 def dismiss(thing: Living) -> None:
@@ -166,8 +162,6 @@ def _although_interrupted(step: Callable[[], object]) -> None:
 
 
 def _close_after_fork() -> None:
-    global _hooks_lock
-    _hooks_lock = threading.Lock()
     refs: list[Callable[[], Inherited | None]] = [*_living.values(), *_inherited.values()]
     for ref in refs:
         if (thing := ref()) is not None:

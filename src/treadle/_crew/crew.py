@@ -141,8 +141,8 @@ class Crew(Muster):
         self.cancel_chunks(cancelled, reason)
         for chunk in given_up:
             self.account.note_done(chunk)
-        if self._on_its_way is not None:  # whoever sent it may have been interrupted before waking it
-            self._on_its_way.parker.wake()
+        if self._on_its_way is not None:  # whoever sent it may have been interrupted before that
+            self._see_off(self._on_its_way)
         self._dismiss_one()
         self._is_stopped = True
 
@@ -208,7 +208,7 @@ class Crew(Muster):
 
     def close_after_fork(self) -> None:
         """Forget the workers, who do not exist in a forked child. The old lock may be held by one of them."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.is_stopping = True
         for chunk in self.chunks_in_hand():
             chunk.todo.clear()  # the child may have been forked by a call
@@ -238,6 +238,9 @@ class Crew(Muster):
         if worker.is_on_its_way or worker.is_opening:
             with self.lock:
                 self._note_arrival(worker)
+        if self._deadline is not None and clock.now() >= self._deadline:
+            with self.lock:
+                self.account.note_expired()
         chunk: Chunk | Nothing | None = None
         is_surplus = len(self.workers) > self._max_workers
         if is_surplus:  # more than there should be: for work that others wait for
@@ -292,9 +295,6 @@ class Crew(Muster):
         worker.chunk = chunk
         if (tuner := self.tuner) is not None:  # somebody else may be about to stop it
             tuner.note_begun(worker)
-        if self._deadline is not None and clock.now() >= self._deadline:  # also for a worker that has rested until now
-            with self.lock:
-                self.account.note_expired()
         if self.is_stopping:  # maybe since before stop(), or even abandon(), could see what we took
             with self.lock:
                 if chunk.start >= self._keep_before:
@@ -303,14 +303,20 @@ class Crew(Muster):
             self._help()
         return chunk
 
-    def report_opening(self, worker: Worker) -> None:
-        """Take note that ``worker`` runs, and is getting ready, which may take long: others may start meanwhile."""
+    def report_opening(self, worker: Worker) -> bool:
+        """Take note that ``worker`` runs, and is getting ready, which may take long: others may start meanwhile.
+
+        False: it is to leave at once, as nobody needs it any more.
+        """
         with self.lock:
+            if worker.is_abandoned:
+                return False
             self._note_arrival(worker)
             worker.is_opening = True
             self._opening += 1
         if self._may_need_help():
             self._help()
+        return True
 
     def report_unopened(self, worker: Worker, error: BaseException) -> None:
         """Take note that ``worker`` could not get ready: a run without its resources is no run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,8 @@ class Force:
         """Take note that the call in the hands of ``worker`` was asked to end. Under the crew's lock."""
         if worker.engine.is_killable and chunk not in self._timers:
             when = clock.now() + self._grace
-            self._timers[chunk] = timekeeper.call_at(when, partial(self._kill_deaf, worker, chunk))
+            with suppress(RuntimeError, MemoryError):  # no thread to be had: whoever seals kills it
+                self._timers[chunk] = timekeeper.call_at(when, partial(self._kill_deaf, worker, chunk))
 
     def note_ended(self, chunk: Chunk) -> None:
         """Take note that a call has ended, or was given up: its timer would keep it alive. Under the crew's lock."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from functools import partial
 from types import BuiltinFunctionType, MethodType
 from typing import Any
@@ -15,8 +14,8 @@ from treadle._sync.limiter import Limiter
 
 MAX_LESSONS = 1000
 
-_lessons: OrderedDict[Hashable, Lesson] = OrderedDict()
-_lock = threading.Lock()  # protects ``_lessons``
+# The oldest first. Without a lock: the end of a run comes upon any thread, and each step here is atomic.
+_lessons: dict[Hashable, Lesson] = {}
 
 
 def subject_of(fn: Callable[..., Any], limiter: Limiter | None, engine: str) -> Hashable:
@@ -29,19 +28,18 @@ def subject_of(fn: Callable[..., Any], limiter: Limiter | None, engine: str) -> 
 
 def recall(subject: Hashable) -> Lesson | None:
     """Return what was learnt last about ``subject``."""
-    with _lock:
-        return _lessons.get(subject)
+    return _lessons.get(subject)
 
 
 def remember(subject: Hashable, lesson: Lesson | None) -> None:
     """Keep ``lesson``, and forget the oldest where there are too many."""
     if lesson is None:
         return
-    with _lock:
-        _lessons[subject] = lesson
-        _lessons.move_to_end(subject)
-        while len(_lessons) > MAX_LESSONS:
-            _lessons.popitem(last=False)
+    _lessons.pop(subject, None)
+    _lessons[subject] = lesson
+    while len(_lessons) > MAX_LESSONS:
+        with suppress(StopIteration, RuntimeError):  # others come and go meanwhile
+            _lessons.pop(next(iter(_lessons)), None)
 
 
 def _name_of(fn: Any) -> Hashable:

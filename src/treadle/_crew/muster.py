@@ -18,7 +18,9 @@ from treadle._crew.chunking import ChunkSizer
 from treadle._crew.room import Room
 from treadle._crew.tuner import Tuner
 from treadle._crew.worker import Worker
+from treadle._sync import timekeeper
 from treadle._sync.aside import start_thread
+from treadle._sync.raw import is_mine
 
 
 class Muster:
@@ -29,7 +31,8 @@ class Muster:
     """
 
     def __init__(self, name: str, max_workers: int, sizer: ChunkSizer, account: Account, room: Room) -> None:
-        self.lock = threading.Lock()
+        # Reentrant only so that a finalizer or a handler can tell that its own thread has it: see ``is_mine``.
+        self.lock = threading.RLock()
         self.sizer = sizer
         self.account = account
         self.room = room
@@ -179,6 +182,9 @@ class Muster:
 
     def _help(self) -> None:
         """Send one worker on its way to the work that waits."""
+        if is_mine(self.lock):  # a handler has come upon this thread in the middle of a step
+            timekeeper.leave(self._help)
+            return
         try:
             with self.lock:
                 worker = self._choose_helper()
@@ -202,11 +208,15 @@ class Muster:
             if worker is None:
                 return
             self._note_arrival(worker)
-            if not worker.is_started:
-                worker.is_abandoned = True  # should it run after all, it leaves at once
-                self.workers.pop(worker, None)
-            else:
-                worker.parker.wake()  # one that still counts as idle goes on waiting
+            self._see_off(worker)
+
+    def _see_off(self, worker: Worker) -> None:
+        """Have ``worker``, which was sent for, look what there is; or not come, if it has not begun. Under the lock."""
+        if not worker.is_started:
+            worker.is_abandoned = True  # should it run after all, it leaves at once
+            self.workers.pop(worker, None)
+        else:
+            worker.parker.wake()  # one that still counts as idle goes on waiting
 
     def _make_do_without(self, worker: Worker, error: BaseException) -> None:
         """Go on with the workers there are: the system gives us no further thread."""

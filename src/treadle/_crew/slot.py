@@ -106,7 +106,9 @@ class Slot(Worker):
     def _begin(self, home: EventLoop) -> None:
         home.enter()
         self._home = home
-        self.crew.report_opening(self)  # which sends for the next: so they all begin in one turn of the loop
+        if not self.crew.report_opening(self):  # which sends for the next: so they all begin in one turn of the loop
+            home.leave()
+            return
         context = home.make_context(self._parent, self.crew.places)
         self._task = SlotTask(self._work(home), loop=home.loop, name=self.name, context=context)
 

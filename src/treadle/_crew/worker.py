@@ -98,7 +98,8 @@ class ThreadWorker(Worker):
     def _work(self) -> None:
         crew, engine = self.crew, self.engine
         here.seat, here.places = self, crew.places
-        crew.report_opening(self)
+        if not crew.report_opening(self):
+            return
         try:
             engine.open()
         except BaseException as error:  # the initializer's or the resource's: it ends the run

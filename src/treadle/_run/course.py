@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import Context
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -32,9 +33,12 @@ from treadle._run.choosing import EngineChoice
 from treadle._run.intake import Intake
 from treadle._run.ledger import Ledger
 from treadle._run.tuning import Tuning
+from treadle._run.turn import Turns
 from treadle._run.unread import Unread
 from treadle._sync import timekeeper
+from treadle._sync.aside import run_aside
 from treadle._sync.parker import Parker, Waker
+from treadle._sync.raw import is_mine
 from treadle._sync.timekeeper import Timer
 from treadle.errors import Cancelled, TooManyAbandoned
 
@@ -87,6 +91,7 @@ class Course:
         self.is_forked = False
         self.is_closed = False  # by its owner, who wants no more results
         self.unread: Unread | None = None  # until a result is asked for, or no more are wanted: what is to be said
+        self.turns: Turns = {}  # whose turn it is to take results
         self.consumer = 0  # the thread that asked for results last
         self.is_orphaned = False  # nobody will ever ask for anything again
         self.seals_itself = False
@@ -142,8 +147,7 @@ class Course:
 
     def cancel(self, reason: str) -> None:
         """Stop, since what this run is a part of was cancelled."""
-        with self.crew.lock:
-            self.stop(Cancelled(reason))
+        self.ask_to_stop(Cancelled(reason))
 
     def fail_fast(self) -> None:
         """Let the first failure stop the run, also one that has happened already. Called under the lock."""
@@ -167,7 +171,10 @@ class Course:
         self.crew.stop(_reason(self.name, ending), keep_before)
         if keep_before and not self.crew.is_quiet():
             # They come before the failure: if they do not end by themselves soon, they are asked to.
-            self._timer = timekeeper.call_at(now + self.settings.grace / 2, self._cancel_rest)
+            try:
+                self._timer = timekeeper.call_at(now + self.settings.grace / 2, self._cancel_rest)
+            except (RuntimeError, MemoryError):  # no thread to be had
+                self._cancel_rest()
         self.intake.cancel(_reason(self.name, ending))
         self._wake()
 
@@ -186,8 +193,23 @@ class Course:
         """Return how long a stopping run may still wait for its calls."""
         return self._stop_deadline - clock.now()
 
+    def ask_to_stop(self, ending: BaseException | None) -> None:
+        """Stop, for any thread, also where a finalizer or a handler has come upon one that is at a step of this run."""
+        if is_mine(self.crew.lock):
+            timekeeper.leave(partial(self.ask_to_stop, ending))
+            return
+        with self.crew.lock:
+            if not self.is_finished:
+                self.stop(ending)
+
     def end(self, ending: BaseException | None) -> None:
-        """Stop, wait for what runs as long as ``grace`` allows, and seal. Harmless after the end."""
+        """Stop, wait for what runs as long as ``grace`` allows, and seal. Harmless after the end.
+
+        A handler that has come upon its own thread at a step of this run cannot wait for it: then it is left to others.
+        """
+        if is_mine(self.crew.lock):
+            self._end_elsewhere()
+            return
         with self.crew.lock:
             # One that nobody holds is sealed as soon as it makes no call: its feeder may have an item in its hands yet.
             is_over = self.is_finished or (self.is_sealed and not self.intake.is_taking)
@@ -213,10 +235,16 @@ class Course:
         self.seal()
         self.waker.wake()
 
+    def end_interrupted(self, error: BaseException) -> None:
+        """End after Ctrl-C, or another error in a step of the consumer's; on its thread."""
+        self.intake.recover()
+        self.end(error)
+
     def end_now(self, is_orphaned: bool) -> None:
         """Stop without waiting; the last worker to leave seals.
 
-        An owner may be collected while this very thread holds the lock: then somebody else has to do it.
+        What collects an owner may have come upon any thread, at any step of this run or another: so it waits for
+        nothing, and what takes time, or calls others, is left to somebody else.
 
         Args:
             is_orphaned: The owner is gone, and nobody will ever ask for the account.
@@ -225,21 +253,30 @@ class Course:
         if self.is_finished or self.is_sealed or self.is_forked:
             self._let_go()
             return
-        self.seals_itself = True
-        if not self.crew.lock.acquire(blocking=False):
+        lock = self.crew.lock
+        if is_mine(lock) or not lock.acquire(blocking=False):
             self._end_elsewhere()
             return
+        self.seals_itself = True
         try:
             self.stop(None)
         finally:
-            self.crew.lock.release()
-        self.note_left()
+            lock.release()
+        if not self.crew.workers:
+            timekeeper.leave(self._see_to_the_end)
 
     def _end_elsewhere(self) -> None:
-        try:
-            threading.Thread(target=self.end, args=(None,), name=f"treadle-{self.name}-end", daemon=True).start()
-        except RuntimeError:  # no thread to be had: at exit, where the register's goodbye ends all runs
-            return
+        """Have the timekeeper stop the run; at exit, where there may be no thread for it, the register's goodbye does.
+
+        ``seals_itself`` first: the last worker may leave at any moment.
+        """
+        self.seals_itself = True
+        timekeeper.leave(self._see_to_the_end)
+
+    def _see_to_the_end(self) -> None:
+        self.ask_to_stop(None)
+        if not self.crew.workers:
+            run_aside(f"{self.name}-end", self.note_left)  # it tells others, who take their time
 
     def warn_if_unread(self) -> None:
         """Warn that nobody has ever asked this run for anything, and nobody can any more; once.
@@ -266,6 +303,7 @@ class Course:
                 self.ledger.settle_batch()
             self.ledger.close([chunk for _, chunk in left if not _is_copy(chunk)])
             self.is_sealed = True
+            self._ender = threading.get_ident()
         self._end_up()
         still_opening = [worker.thread.name for worker in list(self.crew.workers) if worker.is_opening]
         if still_opening and self._has_resource:  # such a run was waited for, as long as its grace was
@@ -284,20 +322,14 @@ class Course:
         self.crew.stop()
         return not (self._has_resource and self.crew.workers)
 
-    def late_input_error(self) -> TimeoutError | None:
-        """Return the error for an input that ended after the deadline; None: it was in time."""
-        ended_at = self.intake.ended_at
-        is_late = self.deadline is not None and ended_at is not None and ended_at > self.deadline
-        return self.timeout_error() if is_late else None
-
     def finished(self) -> None:
         """Take note that the run has come to its natural end and the crew is quiet."""
+        self._ender = threading.get_ident()
         self.is_finished = True
         self._end_up()
         self._over.set()
 
     def _end_up(self) -> None:
-        self._ender = threading.get_ident()
         for scope, registration in self._registrations:
             scope.remove(registration)
         if self._timer is not None:  # it would keep all of this alive
@@ -433,6 +465,7 @@ class Course:
         """Close in a forked child: the crew stayed with the parent."""
         self.is_forked = True
         self.crew.close_after_fork()
+        self.turns = {}
         self.ledger.settle_batch()
 
     def worker_states(self) -> list[WorkerState]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
@@ -21,7 +22,7 @@ from treadle._run.choosing import check_engine
 from treadle._run.task import Task
 from treadle._run.task_book import TaskBook
 from treadle._run.tuning import count_workers
-from treadle._sync.aside import run_aside
+from treadle._sync import timekeeper
 from treadle._sync.limiter import Limiter
 from treadle.errors import PoolClosed, WrongType
 
@@ -193,8 +194,8 @@ class PoolExecutor(ThreadPoolExecutor):
     def __del__(self) -> None:
         book = getattr(self, "_book", None)
         if book is not None and book.closed is None and book.crew.workers:
-            # Not here: this thread may hold the lock that it takes, as an object may be collected anywhere.
-            run_aside(f"{book.name}-end", lambda: book.close("was collected"))
+            # Not here: an object may be collected anywhere, and nothing may be waited for.
+            timekeeper.leave(partial(book.close, "was collected"))
 
     # What the standard library's executor has, for those who look at it
 

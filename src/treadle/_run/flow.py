@@ -66,9 +66,7 @@ class FlowAccount:
     def end(self) -> None:
         """Stop every stage at once, and wait for what runs as long as ``grace`` allows. Harmless after the end."""
         for leg in reversed(self.legs):
-            with leg.course.crew.lock:
-                if not leg.course.is_finished:
-                    leg.course.stop(None)
+            leg.course.ask_to_stop(None)
         for leg in reversed(self.legs):
             leg.course.end(None)
         self.note_end()

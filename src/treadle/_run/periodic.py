@@ -26,6 +26,7 @@ from treadle._crew.room import making_room
 from treadle._run.periodic_book import PeriodicBook, Turn, Waiter
 from treadle._run.task import Task
 from treadle._sync import cancelling, timekeeper
+from treadle._sync.raw import is_mine
 from treadle._sync.timekeeper import Timer
 from treadle.errors import InvalidArgument, PeriodicStopped, WrongType
 
@@ -135,7 +136,8 @@ class Periodic(Generic[T]):
             name, Policy(timeout, timeout_option="timeout"), self._note_end, self._close_after_fork
         )
         self._book.goodbye = self._say_goodbye
-        self._lock = threading.Lock()  # protects the ticks, the timer, and whether it is busy; before the timekeeper's
+        # Protects the ticks, the timer, and whether it is busy. Reentrant so that a finalizer knows: see ``is_mine``.
+        self._lock = threading.RLock()
         self._ticks = ticks
         self._timer: Timer | None = None  # None as well once it has gone off while a run went on
         self._due = (0, 0.0)  # what the timer is for: a tick's number and time
@@ -369,6 +371,12 @@ class Periodic(Generic[T]):
     def _close(self, reason: str) -> None:
         """Begin no further run. Calls nothing of the user's, and waits for nobody."""
         self._book.close(reason)
+        if is_mine(self._lock):  # a finalizer has come upon this thread in the middle of a step
+            timekeeper.leave(self._forget_timer)
+        else:
+            self._forget_timer()
+
+    def _forget_timer(self) -> None:
         with self._lock:  # whoever sets a timer looks first whether it is closed
             if self._timer is not None:
                 self._timer.cancel()
@@ -398,7 +406,7 @@ class Periodic(Generic[T]):
         self._end("belongs to an interpreter that is shutting down", grace)
 
     def _close_after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._timer = None
         self._is_busy = False
         self._waiters.clear()

@@ -7,8 +7,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -33,8 +35,11 @@ from treadle._run.choosing import choose_engine, engine_for
 from treadle._run.shutdown import Shutdown
 from treadle._run.task import Call, Task, TaskChunk, make_call, make_call_here
 from treadle._run.tuning import Tuning
+from treadle._sync import timekeeper
+from treadle._sync.aside import run_aside
 from treadle._sync.cancelling import refuse_on_loop
 from treadle._sync.parker import Parker
+from treadle._sync.raw import is_mine
 from treadle.errors import TooManyAbandoned, WrongType
 
 NOT_BEGUN = "has not begun"  # a book that is closed for this reason will be open yet
@@ -101,7 +106,9 @@ class TaskBook:
         )
         self._engine: RunEngine | None = None
         self._takes_any = engine == "coroutines"  # also what only turns out to return a coroutine
-        self._choosing = threading.Lock()  # protects the choice of the engine
+        # Both reentrant, as a handler or a finalizer may come upon their holder; each says what is so in between.
+        self._choosing = threading.RLock()  # protects the choice of the engine: who comes first in it has the choice
+        self._counting = threading.RLock()  # protects the counts
         if engine is not None:
             self._choose(engine)
         self.is_tuned = False  # the number of workers is found while calls are made
@@ -124,7 +131,6 @@ class TaskBook:
         self._waiters: list[Parker] = []
         self._stragglers = Stragglers(kind, name, policy.max_abandoned)
         self._counts = {"succeeded": 0, "failed": 0, "timed_out": 0, "cancelled": 0}
-        self._counting = threading.Lock()  # protects the counts
         self._uncounted: deque[str] = deque()
         self._began = perf_counter()
         register.enroll(self)
@@ -168,8 +174,9 @@ class TaskBook:
                 return
             plan = self._plan if engine != "coroutines" else replace(self._plan, fn=make_call_here)
             choice = choose_engine(engine, plan, self.name, max_workers=0)
-            self.crew.equip(choice.make_engine, choice.make_worker)
-            self._engine = engine
+            if self._engine is None:
+                self.crew.equip(choice.make_engine, choice.make_worker)
+                self._engine = engine
 
     def _tune(self, fn: Callable[..., Any]) -> None:
         """Let the number of workers be found, beginning with what is known of ``fn``."""
@@ -237,6 +244,9 @@ class TaskBook:
     def cancel_all(self, grace: float | None = None) -> None:
         """Begin no further call, and ask those that run to end."""
         del grace
+        if is_mine(self.crew.lock):  # a handler has come upon this thread in the middle of a step
+            timekeeper.leave(partial(run_aside, f"{self.name}-cancel", self.cancel_all))
+            return
         closed = self.closed or "was cancelled"
         with self.crew.lock:
             if self.stopped_at is None:
@@ -418,6 +428,9 @@ class TaskBook:
         if self.unfinished:  # somebody submitted in this moment
             self.closed = before
             return
+        if is_mine(self.crew.lock):  # a handler has come upon this thread in the middle of a step
+            timekeeper.leave(self._dismiss_if_empty)
+            return
         with self.crew.lock:
             self.crew.stop()
 
@@ -431,6 +444,8 @@ class TaskBook:
                 self.cancel_all()
             raise RuntimeError(f"{self.kind} {self.name!r} cannot wait for its end in one of its own calls")
         refuse_on_loop(f"the end of {self.kind} {self.name!r}", "shutdown(wait=False)")
+        if is_mine(self.crew.lock):  # a handler, whose own thread is needed for that: it ends without being waited for
+            return None
         try:
             return Shutdown(self, interrupts, grace, holds_exit).wait()
         finally:
@@ -497,6 +512,7 @@ class TaskBook:
         """Close in a forked child: the crew stayed with the parent."""
         self.closed = "belongs to the process that was forked"
         self._is_forked = True
+        self._choosing, self._counting = threading.RLock(), threading.RLock()
         self.unfinished.clear()
         self._waiters.clear()
         self.crew.close_after_fork()
@@ -546,8 +562,9 @@ class TaskBook:
 
     def _count(self) -> dict[str, int]:
         with self._counting:
-            while self._uncounted:
-                self._counts[self._uncounted.popleft()] += 1
+            with suppress(IndexError):  # not first a look: a handler may come in between, and count
+                while True:
+                    self._counts[self._uncounted.popleft()] += 1
             return dict(self._counts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from treadle.errors import WrongType
 T = TypeVar("T")
 
 _pool: PoolExecutor | None = None
-_pool_lock = threading.Lock()
+# Protects ``_pool``. By process: in a forked child, a thread that is gone may hold the parent's. Reentrant, as a
+# finalizer may come upon its holder.
+_pool_locks: dict[int, threading.RLock] = {}
 
 
 async def to_thread(fn: Callable[..., T], /, *args: Any, limiter: Limiter | None = None, **kwargs: Any) -> T:
@@ -73,7 +76,7 @@ def _call_limited(limiter: Limiter, fn: Callable[..., T], args: tuple[Any, ...],
 
 def _shared_pool() -> PoolExecutor:
     global _pool
-    with _pool_lock:
+    with _pool_locks.setdefault(os.getpid(), threading.RLock()):
         if _pool is None or _pool._book.closed is not None:  # closed in a forked child, or broken
             _pool = PoolExecutor(thread_name_prefix="treadle-to_thread", max_abandoned=sys.maxsize, engine="threads")
         return _pool

@@ -129,7 +129,9 @@ class LoopHost:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()  # protects what follows, and that nothing is asked of a loop that ends
+        # Protects what follows, and that nothing is asked of a loop that ends. Reentrant, as a handler may come upon
+        # its holder: a loop is taken into use, and its thread is started, by whoever comes first.
+        self._lock = threading.RLock()
         self._current: EventLoop | None = None
 
     def start(self, step: Callable[[EventLoop], object]) -> None:
@@ -139,22 +141,32 @@ class LoopHost:
             RuntimeError: No thread or loop is to be had.
         """
         with self._lock:
-            home = self._current
-            if home is None:
-                try:
-                    home = EventLoop(self._name, self._let_go)
-                except OSError as error:
-                    raise RuntimeError(f"no event loop starts: {error}") from error
-                self._current = home
+            home = self._current or self._make_loop()
             home.post(lambda: step(home))
             if home.thread.ident is None:
-                try:
-                    home.thread.start()
-                except BaseException as error:
-                    self._current = None
-                    if not isinstance(error.__context__ or error, KeyboardInterrupt):  # otherwise it may run
-                        home.loop.close()
-                    raise
+                self._start_thread(home)
+
+    def _make_loop(self) -> EventLoop:
+        try:
+            made = EventLoop(self._name, self._let_go)
+        except OSError as error:
+            raise RuntimeError(f"no event loop starts: {error}") from error
+        if (first := self._current) is not None:  # a handler's
+            made.loop.close()
+            return first
+        self._current = made
+        return made
+
+    def _start_thread(self, home: EventLoop) -> None:
+        try:
+            home.thread.start()
+        except BaseException as error:
+            if isinstance(error, RuntimeError) and home.thread.ident is not None:  # by a handler
+                return
+            self._current = None
+            if not isinstance(error.__context__ or error, KeyboardInterrupt):  # otherwise it may run
+                home.loop.close()
+            raise
 
     def post(self, step: Callable[[], object]) -> None:
         """Have ``step`` done on the loop that is in use, if there is one. Never blocks."""

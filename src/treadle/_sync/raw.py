@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import _thread
 import re
+from typing import Any
 
 _STATE = re.compile(r"owner=(\d+) count=(\d+)")
+
+
+def is_mine(lock: Any) -> bool:
+    """Tell whether this thread holds ``lock``, a ``threading.RLock``.
+
+    Where nobody takes it twice, what asks is a finalizer or a signal handler, which has come upon its own thread in the
+    middle of a step. It must not go on as if the step were done, and cannot wait for that either.
+    """
+    mine: bool = lock._is_owned()  # as threading.Condition asks it
+    return mine
 
 
 def owner_and_count(lock: _thread.RLock) -> tuple[int, int]:
