@@ -11,6 +11,7 @@ import treadle
 from tests.explore.conftest import Search, at_once
 from treadle._core.chunk import Chunk
 from treadle._crew.crew import Crew
+from treadle._run.ledger import Ledger
 from treadle._run.task import Task
 from treadle._sync.cancelling import wait
 from treadle._sync.parker import Parker
@@ -243,3 +244,37 @@ def a_map_whose_chunks_are_split() -> None:
 
 def test_items_that_are_stolen_have_one_taker(search: Search) -> None:
     search(a_map_whose_chunks_are_split)
+
+
+def a_run_closed_by_another_thread() -> None:
+    """Its consumer may be taking items, or results, in that moment."""
+    run, delivered = treadle.map(abs, iter(range(3)), max_workers=1, chunksize=1, buffersize=0), list[int]()
+
+    def consume() -> None:
+        with suppress(treadle.RunClosed):
+            for result in run:
+                delivered.append(result)
+
+    at_once(consume, run.close)
+
+    stats, rest = run.stats, list(run.rest())
+    assert [*delivered, *(outcome.item for outcome in rest)] == list(range(stats.taken))
+    assert stats.succeeded + stats.cancelled + stats.not_started == stats.taken
+
+
+def test_whoever_closes_a_run_finds_each_item_in_the_account(search: Search) -> None:
+    search(a_run_closed_by_another_thread)
+
+
+def test_it_is_found_out_if_items_enter_an_account_that_was_closed(
+    find: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def enter(ledger: Ledger, chunks: list[Chunk]) -> bool:
+        ledger.chunks.update([(chunk.start, chunk) for chunk in chunks])
+        ledger.taken += len(ledger.net)
+        ledger.net = []
+        return True
+
+    monkeypatch.setattr(Ledger, "enter", enter)
+
+    find(a_run_closed_by_another_thread)

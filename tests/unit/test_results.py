@@ -303,7 +303,7 @@ def test_a_second_thread_that_asks_meanwhile_is_refused(gate: Gate) -> None:
     first: list[object] = []
     thread = threading.Thread(target=lambda: first.extend(run), name="first")
     thread.start()
-    wait_until(lambda: run._delivery._taker is thread)
+    wait_until(lambda: [turn.thread for turn in run._course.turns.values()] == [thread])
 
     with pytest.raises(RuntimeError, match="thread 'first' takes the results of run .* a treadle.Channel"):
         next(run)

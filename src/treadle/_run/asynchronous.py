@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeVar
 
 from treadle._run.course import Course
-from treadle._run.delivery import Delivery, _End
+from treadle._run.delivery import Delivery, Raiser, _End
+from treadle._run.turn import HERE, Turn
 from treadle._sync.loop_parker import LoopParker
 
 T = TypeVar("T")
@@ -32,15 +33,21 @@ class AsyncStream(AsyncIterator[T]):
         return result
 
     async def _next_batch(self) -> Iterator[Any]:
-        parker = LoopParker()
-        self._course.waker = parker
+        turn, turns = Turn(), self._course.turns
         stalled = False
         try:
+            if (other := turn.take(turns)) is not None:
+                return Raiser(other.refusal(self._course.name))
+            parker = LoopParker()
+            self._course.waker = parker
             while (batch := self._delivery.step(stalled)) is None:
                 stalled = not await parker.wait(self._delivery.least_wait())
         except BaseException:  # cancelled, above all: the run stops, the loop is not kept waiting
             self._course.end_now(is_orphaned=False)
             raise
+        finally:
+            if HERE in turns and turns[HERE] is turn:
+                del turns[HERE]
         if isinstance(batch, _End):
             raise StopAsyncIteration
         return batch

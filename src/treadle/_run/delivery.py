@@ -20,6 +20,7 @@ from treadle._core.real_time import perf_counter
 from treadle._crew.room import making_room
 from treadle._run.awaited import NextResult
 from treadle._run.course import Course
+from treadle._run.turn import HERE, Turn
 from treadle._sync import cancelling
 from treadle._sync.parker import Parker
 from treadle._sync.wait_graph import Wait
@@ -71,14 +72,6 @@ class Raiser(Iterator[Any]):
             del error  # the traceback holds this frame: do not close a circle through it
 
 
-def _taken_by(other: threading.Thread, run: str) -> RuntimeError:
-    """Return the error for a second consumer, who would otherwise take the wake-ups of the first."""
-    return RuntimeError(
-        f"thread {other.name!r} takes the results of run {run!r} right now, and only one at a time may; "
-        "to share items among several threads, put them into a treadle.Channel"
-    )
-
-
 class Delivery(Iterator[Iterator[Any]]):
     """Hands out a run's results (the first failure stops it) or its outcomes (nothing does).
 
@@ -90,7 +83,6 @@ class Delivery(Iterator[Iterator[Any]]):
         self._as_outcomes = as_outcomes
         self._is_chosen = False
         self._is_over = False
-        self._taker: threading.Thread | None = None  # who waits for the next batch now, or looks for it
         self._polls = 0
         self._most = MAX_BATCH_ITEMS
         self._handed_over = 0.0
@@ -110,12 +102,12 @@ class Delivery(Iterator[Iterator[Any]]):
             StopIteration: There is no more.
         """
         cancelling.refuse_on_loop("iterating a run", "`async for`")
-        if (busy := self._taker) is not None and busy is not threading.current_thread() and busy.is_alive():
-            return Raiser(_taken_by(busy, self._course.name))
-        parker = Parker()
-        self._course.waker = parker
-        self._taker = threading.current_thread()
+        turn, turns = Turn(), self._course.turns
         try:
+            if (other := turn.take(turns)) is not None:
+                return Raiser(other.refusal(self._course.name))
+            parker = Parker()
+            self._course.waker = parker
             stalled = False
             while (batch := self.step(stalled)) is None:
                 left = math.inf if deadline is None else deadline - clock.now()
@@ -125,12 +117,13 @@ class Delivery(Iterator[Iterator[Any]]):
                 with making_room():
                     stalled = not self._wait(parker, seconds)
         except BaseException as error:  # Ctrl-C above all: the run ends, its account is exact
-            self._course.end(error)
+            self._course.end_interrupted(error)
             self._course.is_ending_told = True
             self._is_over = True
             return Raiser(error)
         finally:
-            self._taker = None
+            if HERE in turns and turns[HERE] is turn:
+                del turns[HERE]
         if isinstance(batch, _End):
             raise StopIteration
         return batch
@@ -167,7 +160,8 @@ class Delivery(Iterator[Iterator[Any]]):
         course.unread = None
         self._pace()
         course.consumer = threading.get_ident()
-        course.ledger.settle_batch()
+        with course.crew.lock:
+            course.ledger.settle_batch()
         if course.is_forked or (course.is_closed and not self._as_outcomes):
             return self._refuse()
         if self._is_over:
@@ -328,7 +322,7 @@ class Delivery(Iterator[Iterator[Any]]):
             course.crew.lock.acquire()
         error = course.intake.error
         if error is None:
-            error = next(iter(course.crew.close_errors), None) or course.late_input_error()
+            error = next(iter(course.crew.close_errors), None)
         if error is None:
             return END
         self._is_over = True

@@ -8,7 +8,6 @@ from contextvars import Context
 from itertools import islice
 from typing import Any
 
-from treadle._core import clock
 from treadle._core.cancellation import Scope, enter, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import cut_our_frames
@@ -34,7 +33,6 @@ class Intake:
 
     def __init__(self, iterator: Iterator[Any], ledger: Ledger, crew: Crew) -> None:
         self.is_ended = False
-        self.ended_at: float | None = None  # clock.now(), if the input has ended by itself
         self.error: BaseException | None = None
         self.is_taking = False  # the feeder is advancing the input, or has an item that is in no account yet
         self.is_watched = False  # the consumer, if it waits, looks up now and then whether calls stall
@@ -114,30 +112,39 @@ class Intake:
 
         Those that the input took, that is: what else happens on a busy machine says nothing of it.
         """
-        index = self._ledger.taken
-        net = Chunk(index)
-        # In the ledger before it has an item: whatever interrupts the next line, no item is lost.
-        self._ledger.add(net)
+        net = self._ledger.net  # whatever interrupts the next lines, no item is lost: see ``recover``
         began = perf_counter()
         try:
-            net.items.extend(islice(self._iterator, wanted))
+            net.extend(islice(self._iterator, wanted))
         except Exception as error:
             self.error = error
             self.is_ended = True
         took = perf_counter() - began
-        items = net.items
-        self._ledger.taken = index + len(items)
-        if len(items) < wanted:
-            self._note_end()
-        if not items:
-            del self._ledger.chunks[index]
+        count = len(net)
+        if count < wanted:
+            self.is_ended = True
+        if count == 0:
             return took
-        chunks = [self._make_chunk(index + at, items[at : at + size]) for at in range(0, len(items), size)]
-        self._ledger.chunks.update([(chunk.start, chunk) for chunk in chunks])  # the first in the place of the net
-        self._crew.submit(chunks)
-        fitting = int(len(items) * PATIENCE_SECONDS / took) if took > PATIENCE_SECONDS else 2 * self._most
+        self._crew.submit(self._enter(size))
+        fitting = int(count * PATIENCE_SECONDS / took) if took > PATIENCE_SECONDS else 2 * self._most
         self._most = max(1, min(fitting, MAX_TAKE_ITEMS))
         return took
+
+    def _enter(self, size: int) -> list[Chunk]:
+        """Enter what is in the net into the account, and return the chunks to be called, of ``size`` items.
+
+        Somebody may have closed the account while the input was advanced: then there are none.
+        """
+        ledger = self._ledger
+        index, items = ledger.taken, ledger.net
+        chunks = [self._make_chunk(index + at, items[at : at + size]) for at in range(0, len(items), size)]
+        with self._crew.lock:
+            return chunks if ledger.enter(chunks) else []
+
+    def recover(self) -> None:
+        """Enter into the account what ``refill`` had taken when Ctrl-C came upon it. On its thread."""
+        if self._ledger.net:
+            self._enter(len(self._ledger.net))
 
     def _is_timed(self, size: int) -> bool:
         """Tell whether each call of a chunk of ``size`` is timed, or all of them together."""
@@ -158,7 +165,7 @@ class Intake:
             while self._may_take():
                 self._take_what_is_there()
         except StopIteration:
-            self._note_end()
+            self.is_ended = True
         except BaseException as error:
             # Asked to leave, an input has not ended by itself: the run ends for the reason it has.
             if not (self.scope.is_cancelled and is_a(error, Cancelled)):
@@ -168,10 +175,6 @@ class Intake:
         self._iterator = iter(())  # an input that nobody else holds ends now: a generator is closed, a run stops
         self.is_taking = False
         self._wake_consumer()
-
-    def _note_end(self) -> None:
-        self.ended_at = clock.now()
-        self.is_ended = True
 
     def _may_take(self) -> bool:
         """Wait until there is room, and something to take; False: the run is stopping, which is no end of the input."""

@@ -39,8 +39,8 @@ class Batch:
 class Ledger:
     """Every item taken from the input is in exactly one chunk here until its outcome was delivered.
 
-    The intake adds chunks, thieves split them, the consumer removes them. Workers put what is done into
-    ``done``; the consumer takes it from there, so that only one thread counts.
+    The intake adds chunks, thieves split them, the consumer removes them, and whoever ends the run closes the account:
+    all of them under the crew's lock. Workers put what is done into ``done``, without it.
     """
 
     def __init__(self, ordered: bool) -> None:
@@ -53,6 +53,7 @@ class Ledger:
         self.cancelled = 0
         self.not_started = 0
         self.done: deque[Chunk] = deque()
+        self.net: list[Any] = []  # what was just taken, and is in no chunk yet; its taker's alone
         self.batch: Batch | None = None
         self._is_closed = False
         self._ordered = ordered
@@ -62,6 +63,20 @@ class Ledger:
     def add(self, chunk: Chunk) -> None:
         """Open the account of ``chunk``."""
         self.chunks[chunk.start] = chunk
+
+    def enter(self, chunks: list[Chunk]) -> bool:
+        """Open the account of ``chunks``, which have all that is in the net; False: it was closed, and none is called.
+
+        Under the lock. Interrupted by Ctrl-C, it can be done again, with the same chunks or others.
+        """
+        taken = self.taken + len(self.net)
+        self.chunks.update([(chunk.start, chunk) for chunk in chunks])
+        # No call from here on, so that no Ctrl-C can part these.
+        if self._is_closed:
+            self.not_started += taken - self.taken
+        self.taken = taken
+        self.net = []
+        return not self._is_closed
 
     def count_taken(self) -> None:
         """Count one more item taken, also one that came after the account was closed."""
@@ -111,10 +126,9 @@ class Ledger:
             if chunk.end == "running" and chunk.results and len(chunk.results) == len(chunk.items):
                 self._settle(chunk, "done")  # a call left behind, which was about to be made again
             open_calls = len(chunk.items) - len(chunk.results)
-            running = chunk.count_cut_short()
+            running = int(chunk.is_cut_short())
             self.cancelled += running
             self.not_started += open_calls - running
-            self.taken = max(self.taken, chunk.start + len(chunk.items))  # an interrupted intake had no time to
 
     def front(self) -> Chunk | None:
         """Return the chunk to deliver from next, or None while there is none."""
@@ -158,7 +172,8 @@ class Ledger:
 
     def forget(self) -> None:
         """Let go of what was not delivered: its owner is gone."""
-        for chunk in list(self.chunks.values()):
+        chunks, self.chunks = self.chunks, {}
+        for chunk in chunks.values():
             chunk.forget()
         self.batch = None
         self._ready.clear()

@@ -315,7 +315,7 @@ def _take_first(course: Course) -> None:
             if not course.intake.refill():
                 break
     except BaseException as error:  # Ctrl-C: nobody will ever have this run to close it
-        course.end(error)
+        course.end_interrupted(error)
         raise
 
 

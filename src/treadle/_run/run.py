@@ -14,10 +14,13 @@ from treadle._core.outcome import Outcome, Stats
 from treadle._core.real_time import perf_counter
 from treadle._run.course import Course
 from treadle._run.delivery import Delivery
+from treadle._run.turn import HERE, Turn
 from treadle._show.progress import describe_counts
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from treadle._core.chunk import Chunk
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -176,14 +179,29 @@ class Calls(Stream[T], Generic[T, Item, Value]):
         course = self._course
         course.unread = None
         course.end(course.ending)
-        ledger = course.ledger
-        ledger.settle_batch()
-        for chunk in sorted(ledger.chunks.values(), key=lambda chunk: chunk.start):
-            while chunk.delivered < len(chunk.items):
-                outcome = chunk.outcome(chunk.delivered, course.name, perf_counter())
-                chunk.delivered += 1
-                ledger.consumed += 1
+        with course.crew.lock:
+            course.ledger.settle_batch()
+            chunks = sorted(course.ledger.chunks.values(), key=lambda chunk: chunk.start)
+        for chunk in chunks:
+            while (outcome := self._next_of(chunk)) is not None:
                 yield outcome
+
+    def _next_of(self, chunk: Chunk) -> Outcome[Item, Value] | None:
+        """Deliver the next outcome of ``chunk``; None: there is none left."""
+        course, turn = self._course, Turn()
+        turns = course.turns
+        try:
+            if (other := turn.take_patiently(turns)) is not None:
+                raise other.refusal(course.name)
+            if chunk.delivered >= len(chunk.items):
+                return None
+            outcome = chunk.outcome(chunk.delivered, course.name, perf_counter())
+            chunk.delivered += 1
+            course.ledger.consumed += 1
+            return outcome
+        finally:
+            if HERE in turns and turns[HERE] is turn:
+                del turns[HERE]
 
 
 class Run(Calls[Value, Item, Value], Generic[Item, Value]):
