@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import treadle
 from tests.conftest import PATIENCE_SECONDS
+from treadle.testing import ManualClock
 
 # Where each call has an end of its own, whatever the others come to.
 PLACES = ("map", "unordered map", "group", "executor")
@@ -136,6 +137,18 @@ def _task_end(item: Any, task: treadle.Task[Any]) -> End:
     if error is None:
         return End(item, "succeeded", task.result())
     return End(item, "timed_out" if type(error) is treadle.CallTimedOut else "failed", error=error)
+
+
+def make_late(run: treadle.Run[Any, Any], clock: ManualClock, limit: float, grace: float) -> None:
+    """Turn the clock by the time-out of the call that is under way, and by its grace once it was asked to end.
+
+    No other call can be late then, however slow the machine is.
+    """
+    clock.wait_for_sleepers()
+    late = run._course.crew.chunks_in_hand()
+    clock.advance(limit)
+    wait_until(lambda: all(chunk.is_cancelled for chunk in late))
+    clock.advance(grace)
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

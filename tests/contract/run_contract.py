@@ -15,9 +15,12 @@ import treadle
 from tests.calls import FileGate
 from tests.conftest import PATIENCE_SECONDS
 from tests.contract.engine_contract import Resource
-from tests.places import wait_until
+from tests.places import make_late, wait_until
+from treadle.testing import ManualClock
 
 STUCK_SECONDS = 1000.0
+LIMIT = 10.0  # by a clock that a test turns
+GRACE = 2.0
 
 
 def square(number: int) -> int:
@@ -63,6 +66,7 @@ class RunContract:
 
     engine: Any
     leaves_stuck_calls_behind = True
+    stuck_calls_heed = False  # that they are cancelled: then they are left all the time they need
     hears_cancellation = True  # a call can look whether it was asked to end
     has_own_workers = False  # which cannot be got ready for a run
     takes_back_what_waits = True  # behind a slow call, where it was sent along with that
@@ -211,12 +215,22 @@ class RunContract:
         def call(item: str) -> object:
             return file_gate.hold() if item == "stuck" else item
 
-        items = ["a", "stuck", "b", "c"]
-        outcomes = list(self.map(call, items, max_workers=1, call_timeout=0.3, grace=0.05).outcomes())
+        with ManualClock() as clock:
+            run = self.map(call, ["a", "stuck", "b", "c"], max_workers=1, call_timeout=LIMIT, grace=GRACE)
+            outcomes = run.outcomes()
+            first = next(outcomes)
+            file_gate.wait_for_arrivals()
+            make_late(run, clock, LIMIT, 0.0 if self.stuck_calls_heed else GRACE)
+            stuck, *rest = outcomes
 
-        assert [outcome.status for outcome in outcomes] == ["succeeded", "timed_out", "succeeded", "succeeded"]
-        assert isinstance(outcomes[1].error, treadle.CallTimedOut)
-        assert outcomes[1].abandoned == self.leaves_stuck_calls_behind
+        assert [outcome.status for outcome in (first, stuck, *rest)] == [
+            "succeeded",
+            "timed_out",
+            "succeeded",
+            "succeeded",
+        ]
+        assert isinstance(stuck.error, treadle.CallTimedOut)
+        assert stuck.abandoned == self.leaves_stuck_calls_behind
 
     def test_a_call_that_heeds_its_timeout_is_not_killed(self, tmp_path: Path) -> None:
         if not self.hears_cancellation:

@@ -55,7 +55,8 @@ def awaited(fn: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
 
 class TestRunsOnAnEventLoop(RunContract):
     engine = None
-    leaves_stuck_calls_behind = False  # they wait for a thread, and heed that they are cancelled
+    leaves_stuck_calls_behind = False
+    stuck_calls_heed = True  # they wait for a thread
 
     def map(self, fn: Any, *iterables: Any, **options: Any) -> treadle.Run[Any, Any]:
         return super().map(awaited(fn), *iterables, **options)

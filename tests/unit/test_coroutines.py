@@ -19,9 +19,10 @@ import pytest
 import treadle
 from tests.calls import FOR_EVER_SECONDS, Nap
 from tests.conftest import PATIENCE_SECONDS, Gate
-from tests.places import PLACES, Calls, wait_until
+from tests.places import PLACES, Calls, make_late, wait_until
 from tests.programs import finish, start_program
 from treadle._core.gil import is_gil_enabled
+from treadle.testing import ManualClock
 
 _colour: ContextVar[str] = ContextVar("_colour", default="white")
 
@@ -272,7 +273,11 @@ def test_what_takes_no_notice_of_its_cancellation_is_left_behind_and_its_slot_re
     async def call(item: str) -> str:
         return await sleepers.sleep_stubbornly(over) if item == "stuck" else item
 
-    outcomes = list(treadle.map(call, ["stuck", "fine"], max_workers=1, call_timeout=0.05, grace=0.05).outcomes())
+    with ManualClock() as clock:
+        run = treadle.map(call, ["stuck", "fine"], max_workers=1, call_timeout=10, grace=2)
+        sleepers.wait_until_begun()
+        make_late(run, clock, 10, 2)
+        outcomes = list(run.outcomes())
 
     assert [(outcome.status, outcome.abandoned) for outcome in outcomes] == [("timed_out", True), ("succeeded", False)]
     wait_until(lambda: "leaves a coroutine behind: the call for item 0 ('stuck')" in caplog.text)

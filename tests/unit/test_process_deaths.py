@@ -25,7 +25,7 @@ from tests.calls import FileGate
 from tests.conftest import PATIENCE_SECONDS
 from tests.contract.engine_contract import make_chunk
 from tests.contract.run_contract import is_alive
-from tests.places import wait_until
+from tests.places import make_late, wait_until
 from tests.programs import TIMEOUT_SECONDS
 from treadle._engines import process_start
 from treadle._engines.engine import CallPlan
@@ -33,6 +33,7 @@ from treadle._engines.process import ProcessEngine, wrap_plan
 from treadle._engines.process_start import ChildProcess
 from treadle._engines.process_surroundings import surroundings
 from treadle._engines.process_wire import LineClosed
+from treadle.testing import ManualClock
 
 
 def in_processes(fn: Any, *iterables: Any, **options: Any) -> treadle.Run[Any, Any]:
@@ -287,14 +288,20 @@ def test_the_keeper_may_be_killed() -> None:
 # It has to be made to end
 
 
-def test_a_call_that_holds_the_gil_is_killed_at_its_timeout() -> None:
+def test_a_call_that_holds_the_gil_is_killed_at_its_timeout(file_gate: FileGate) -> None:
     """A thread could do nothing about this one; nor does the process notice anything."""
 
     def backtrack(item: str) -> object:
-        return re.match(r"(a+)+$", item) if item.startswith("a") else item
+        if item == "next":
+            return item
+        file_gate.open()
+        return re.match(r"(a+)+$", item)
 
-    run = in_processes(backtrack, ["a" * 60 + "b", "next"], max_workers=1, call_timeout=0.3, grace=0.1)
-    outcomes = list(run.outcomes())
+    with ManualClock() as clock:
+        run = in_processes(backtrack, ["a" * 60 + "b", "next"], max_workers=1, call_timeout=10, grace=2)
+        file_gate.hold()
+        make_late(run, clock, 10, 2)
+        outcomes = list(run.outcomes())
 
     assert [outcome.status for outcome in outcomes] == ["timed_out", "succeeded"]
     assert run.stats.abandoned == 0

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 import treadle
+from tests.calls import Nap
 from tests.conftest import Gate
 from tests.programs import WAIT_FOR_CTRL_C, finish, start_program
 from treadle._core.chunk import Chunk
 from treadle._engines.inline import InlineEngine
+from treadle.testing import ManualClock
 
 PAGE = Path(__file__).parents[2] / "docs" / "what-happens-when.md"
 QUESTIONS = ("failure", "timeout", "close", "ctrl_c", "kill", "dead_worker", "full_disk", "stalled_consumer", "nesting")
@@ -81,14 +83,26 @@ def test_failure_in_pool_executor() -> None:
 
 
 def test_timeout_in_map() -> None:
-    run = treadle.map(treadle.sleep, [0, 3600], call_timeout=0.05)
-    assert [outcome.status for outcome in run.outcomes()] == ["succeeded", "timed_out"]
+    nap = Nap()
 
-    whole = treadle.map(treadle.sleep, [0, 3600], timeout=0.05)
-    next(whole)
-    with pytest.raises(TimeoutError, match="timeout=0.05"):
+    def call(seconds: int) -> object:
+        return nap() if seconds else None
+
+    with ManualClock() as clock:
+        run = treadle.map(call, [0, 3600], call_timeout=10)
+        outcomes = run.outcomes()
+        assert next(outcomes).status == "succeeded"
+        nap.wait_until_begun()
+        clock.advance(10)
+        assert [outcome.status for outcome in outcomes] == ["timed_out"]
+
+        whole = treadle.map(call, [0, 3600], timeout=10)
         next(whole)
-    assert [outcome.status for outcome in whole.rest()] == ["cancelled"]
+        nap.wait_until_begun()
+        clock.advance(10)
+        with pytest.raises(TimeoutError, match="timeout=10"):
+            next(whole)
+        assert [outcome.status for outcome in whole.rest()] == ["cancelled"]
 
 
 def test_timeout_in_task_group() -> None:
