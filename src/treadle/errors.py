@@ -304,7 +304,7 @@ class BlocksEventLoop(TreadleError, RuntimeError):
 
 
 class NotPicklable(TreadleError, TypeError):
-    """Something that was to go to another process, or to come back from it, cannot be pickled.
+    """Something that was to go to another process or interpreter, or to come back from it, cannot be pickled.
 
     Args:
         what: What it is, and the part of it that is to blame.
@@ -317,7 +317,7 @@ class NotPicklable(TreadleError, TypeError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.what} cannot be sent to another process: {self.reason}"
+        return f"{self.what} cannot be sent to another process or interpreter: {self.reason}"
 
 
 class ProcessDied(TreadleError):

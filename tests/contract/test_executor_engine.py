@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from typing import Any
@@ -14,6 +13,7 @@ import treadle
 from tests.calls import FileGate
 from tests.contract.engine_contract import EngineContract
 from tests.contract.run_contract import RunContract, sum_of_squares
+from tests.interpreters import interpreter_pool, needs_interpreters
 from treadle._engines.engine import CallPlan, Engine
 from treadle._engines.executor import Dispatch, ExecutorEngine
 
@@ -84,16 +84,12 @@ class TestLoky(ByAnExecutor):
         return executor
 
 
+@needs_interpreters
 class TestInterpreterPoolExecutor(ByAnExecutor):
     """Calls in interpreters of their own, in this process."""
 
     def make_executor(self) -> Executor:
-        futures: Any = pytest.importorskip("concurrent.futures")
-        if not hasattr(futures, "InterpreterPoolExecutor"):
-            pytest.skip("from Python 3.14 on")
-        find_tests = f"import sys; sys.path[:] = {sys.path!r}"  # each has a path of its own
-        executor: Executor = futures.InterpreterPoolExecutor(WORKERS, initializer=exec, initargs=(find_tests,))
-        return executor
+        return interpreter_pool(WORKERS)
 
     def test_a_run_within_a_call(self) -> None:
         """Threads that are daemons, as workers are, cannot be started there."""

@@ -65,13 +65,12 @@ def carry_out(function: bytes | None, is_spread: bool, values: list[Any], is_pic
         seconds: After which no further call is begun.
     """
     try:
-        fn: Any = None if function is None else pickle.loads(function)  # noqa: S301  # whoever sends it runs code here
+        fn: Any = None if function is None else _receive(function, "the function")
     except BaseException as error:
-        _note(error, "raised where the calls were to be made, as they received the function")
         return [None] * len(values), False, dict.fromkeys(range(len(values)), _tell(error)), {}, [0.0] * len(values)
 
     def call(value: Any) -> Any:
-        item = pickle.loads(value) if is_pickled else value  # noqa: S301
+        item = _receive(value, "the call" if fn is None else "the argument") if is_pickled else value
         if fn is None:
             own, arguments, named = item
             return own(*arguments, **named)
@@ -81,6 +80,18 @@ def carry_out(function: bytes | None, is_spread: bool, values: list[Any], is_pic
     packed, are_pickles, unpicklable = pack(results)
     refused = {at: (_describe(results[at]), _say(error)) for at, error in unpicklable.items()}
     return packed, are_pickles, {at: _tell(error) for at, error in errors.items()}, refused, ends
+
+
+def _receive(data: bytes, what: str) -> Any:
+    """Return what is in a pickle; an error says what that was to be."""
+    try:
+        return pickle.loads(data)  # noqa: S301  # whoever sends it runs code here
+    except BaseException as error:
+        hint = ""
+        if isinstance(error, AttributeError) and "__main__" in _say(error):
+            hint = ": __main__ is another one there, and what yours defines needs the extra: treadle[processes]"
+        _note(error, f"raised where the call was to be made, as it received {what}{hint}")
+        raise
 
 
 def pack(values: list[Any]) -> tuple[list[Any], bool, dict[int, BaseException]]:
