@@ -71,16 +71,18 @@ class InvalidArgument(TreadleError, ValueError):
         name: The argument.
         given: What was given, as text.
         expected: What would be right.
+        hint: What was probably meant, if that can be told.
     """
 
-    def __init__(self, name: str, given: str, expected: str) -> None:
-        super().__init__(name, given, expected)
+    def __init__(self, name: str, given: str, expected: str, hint: str = "") -> None:
+        super().__init__(name, given, expected, hint)
         self.name = name
         self.given = given
         self.expected = expected
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.name} must be {self.expected}, not {self.given}"
+        return f"{self.name} must be {self.expected}, not {self.given}" + (f"; {self.hint}" if self.hint else "")
 
 
 class WrongType(InvalidArgument, TypeError):

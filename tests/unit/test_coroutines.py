@@ -143,7 +143,7 @@ def test_the_default_is_as_many_at_once_as_on_threads(sleepers: Sleepers) -> Non
 
 
 def test_a_coroutine_that_nobody_would_await_is_a_failure_that_says_so() -> None:
-    with pytest.raises(treadle.WrongType, match=r"what fn returns .*engine='coroutines', not the coroutine double\(\)"):
+    with pytest.raises(treadle.WrongType, match=r"what fn returns .*not the coroutine double\(\).*engine='coroutines'"):
         list(treadle.map(lambda number: double(number), [1]))  # it hides what it is
     with treadle.PoolExecutor() as pool, pytest.raises(treadle.WrongType, match="which nobody awaits"):
         pool.submit(lambda: double(1)).result()

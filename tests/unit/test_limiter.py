@@ -134,7 +134,7 @@ def test_burst_and_max_concurrent_are_whole_numbers(number: Any) -> None:
 
 
 def test_a_limiter_limits_something() -> None:
-    with pytest.raises(InvalidArgument, match="given where neither max_concurrent nor throttled is"):
+    with pytest.raises(InvalidArgument, match="the limit must be one of max_per_second, max_concurrent"):
         Limiter()
 
 

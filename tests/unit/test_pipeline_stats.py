@@ -116,7 +116,7 @@ def test_whoever_takes_the_results_is_named_if_they_are_always_there() -> None:
 
 def test_before_anything_came_through_nothing_is_named() -> None:
     assert "nothing has come through" in treadle.PipelineStats("pages").bottleneck
-    assert "nothing has come through" in str(treadle.pipeline([]).map(len).stats)
+    assert "nothing has come through" in str(treadle.pipeline([]).stats)
 
 
 def test_as_text_they_are_a_table_and_the_bottleneck() -> None:

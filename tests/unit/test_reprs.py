@@ -44,9 +44,11 @@ def test_failures_are_among_what_it_tells() -> None:
 
 
 def test_a_traversal_and_a_pipeline() -> None:
-    assert repr(treadle.traverse(lambda _: [], [1], name="walk")).startswith("<treadle.Traversal 'walk', ")
+    with treadle.traverse(lambda _: [], [1], name="walk") as walk:
+        assert repr(walk).startswith("<treadle.Traversal 'walk', ")
     plan = treadle.pipeline([1], name="pages").map(str).batched(2)
     assert repr(plan) == "<treadle.Pipeline 'pages': source -> str -> batched(2)>"
+    assert list(plan) == [["1"]]
 
 
 def test_a_group_and_an_executor_tell_what_is_unfinished(gate: Gate) -> None:

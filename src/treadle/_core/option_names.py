@@ -152,5 +152,7 @@ def _suggesting(fn: Callable[..., Any], caller: str) -> Callable[..., Any]:
                 raise
             called = dict(zip(signature(fn).parameters, args, strict=False)).get("fn")
             raise unexpected(f"{caller}()", unknown, known, called) from None
+        finally:
+            del args, kwargs  # what they hold may know the error that ends this, whose traceback leads here
 
     return call

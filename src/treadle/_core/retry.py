@@ -82,6 +82,7 @@ class Retry:
                 "retry_on",
                 describe(self.retry_on),
                 "an exception type, a tuple of them, or a function of the exception",
+                "" if callable(self.retry_on) else "give the classes themselves, not their names",
             )
         if self.retry_after is not None:
             check_callable("retry_after", self.retry_after)

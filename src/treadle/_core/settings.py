@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from treadle._core.describe import describe
@@ -57,23 +58,45 @@ class Settings:
             check_seconds("timeout", self.timeout)
         check_seconds("grace", self.grace)
         if self.intake not in ("caller", "thread"):
-            raise InvalidArgument("intake", describe(self.intake), "'caller' or 'thread'")
+            raise not_among("intake", self.intake, ("caller", "thread"))
         if not isinstance(self.name, str):
             raise WrongType("name", describe(self.name), "a string")
         if not (isinstance(self.progress, bool) or callable(self.progress)):
             raise WrongType("progress", describe(self.progress), "True, False or a function that takes Stats")
 
 
+def not_among(name: str, given: object, words: tuple[str, ...], or_else: str = "") -> InvalidArgument:
+    """Return the error for a word that is none of ``words``, with the one that was probably meant.
+
+    Args:
+        name: The argument.
+        given: The word.
+        words: Those that there are.
+        or_else: What else would do.
+    """
+    known = [*map(repr, words), *filter(None, [or_else])]
+    meant = get_close_matches(given, words, 1) if isinstance(given, str) else []
+    hint = f"did you mean {meant[0]!r}?" if meant else ""
+    return InvalidArgument(name, describe(given), f"{', '.join(known[:-1])} or {known[-1]}", hint)
+
+
 def check_callable(name: str, thing: object) -> None:
     """Raise unless ``thing`` can be called."""
     if not callable(thing):
-        raise WrongType(name, f"{describe(thing)} ({type(thing).__name__})", "callable")
+        if name in ("resource", "factory"):
+            hint = "give a function that opens one: each worker calls it for itself"
+        elif isinstance(thing, Iterable) and not isinstance(thing, str):
+            hint = "the function comes first"
+        else:
+            hint = "give the function itself, not what a call of it returns"
+        raise WrongType(name, f"{describe(thing)} ({type(thing).__name__})", "callable", hint)
 
 
 def check_count(name: str, given: Any, least: int) -> None:
     """Raise unless ``given`` is a whole number of at least ``least``."""
     if isinstance(given, bool) or not isinstance(given, int):
-        raise WrongType(name, describe(given), "a whole number")
+        is_whole = isinstance(given, float) and given.is_integer()
+        raise WrongType(name, describe(given), "a whole number", f"write {int(given)}" if is_whole else "")
     if given < least:
         raise InvalidArgument(name, str(given), f"at least {least}")
 
@@ -81,6 +104,7 @@ def check_count(name: str, given: Any, least: int) -> None:
 def check_seconds(name: str, given: Any) -> None:
     """Raise unless ``given`` is a number of seconds, 0 or more."""
     if isinstance(given, bool) or not isinstance(given, int | float):
-        raise WrongType(name, describe(given), "a number of seconds")
+        hint = "give its total_seconds()" if hasattr(given, "total_seconds") else ""
+        raise WrongType(name, describe(given), "a number of seconds", hint)
     if not 0 <= given < 1e300 and given != math.inf:  # also refuses NaN, and what is no float
         raise InvalidArgument(name, describe(given), "0 seconds or more")

@@ -27,7 +27,7 @@ def place_of_caller() -> str:
     while frame is not None:
         file = frame.f_code.co_filename
         is_library = os.path.dirname(os.path.dirname(file)) == _LIBRARY or os.path.dirname(file) == _LIBRARY
-        if not (_is_ours(file) or (places and is_library)):
+        if not (is_ours(file) or (places and is_library)):
             places.append(f"{file}:{frame.f_lineno}")
             if not is_library:
                 break
@@ -53,11 +53,12 @@ def is_called_by_us() -> bool:
 
 def user_part(stack: list[FrameSummary]) -> list[FrameSummary]:
     """Return a stack without the steps of Treadle and ``threading`` at its ends."""
-    places = [at for at, frame in enumerate(stack) if not _is_ours(frame.filename)]
+    places = [at for at, frame in enumerate(stack) if not is_ours(frame.filename)]
     return stack[places[0] : places[-1] + 1] if places else []
 
 
-def _is_ours(file: str) -> bool:
+def is_ours(file: str) -> bool:
+    """Tell whether a file is Treadle's, or that of ``threading``, by which ours is started."""
     return file.startswith(_PACKAGE) or file == threading.__file__
 
 

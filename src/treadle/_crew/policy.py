@@ -42,7 +42,9 @@ class Policy:
         for name, kind in (("retry", Retry), ("limiter", Limiter), ("hedge", Hedge)):
             given = getattr(self, name)
             if given is not None and not isinstance(given, kind):
-                raise WrongType(name, describe(given), f"a treadle.{kind.__name__}, or None")
+                is_number = isinstance(given, int | float) and not isinstance(given, bool)
+                hint = f"write {name}=treadle.{kind.__name__}({given!r})" if is_number else ""
+                raise WrongType(name, describe(given), f"a treadle.{kind.__name__}, or None", hint)
         check_seconds("grace", self.grace)
         check_count("max_abandoned", self.max_abandoned, least=0)
 

@@ -44,7 +44,8 @@ def never_awaited(coroutine: CoroutineType[Any, Any, Any]) -> WrongType:
     """Return the error for a call that returned a coroutine to whom nobody awaits it, and let go of that."""
     coroutine.close()
     what = f"the coroutine {coroutine.__qualname__}(), which nobody awaits"
-    return WrongType("what fn returns", what, "a value; give the coroutine function itself, or engine='coroutines'")
+    hint = "give the coroutine function itself, or engine='coroutines'"
+    return WrongType("what fn returns", what, "a value", hint)
 
 
 class EngineBroken(Exception):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from treadle._core.cores import usable_cores
 from treadle._core.coroutine_function import is_coroutine_function
-from treadle._core.describe import describe, describe_function
-from treadle._core.settings import DEFAULT_MAX_WORKERS, EngineName, RunEngine, check_count
+from treadle._core.describe import describe_function
+from treadle._core.settings import DEFAULT_MAX_WORKERS, EngineName, RunEngine, check_count, not_among
 from treadle._crew.chunking import BY_AN_EXECUTOR, IN_PROCESSES, ON_A_LOOP, ON_THREADS, Pace
 from treadle._crew.room import call_for_help
 from treadle._crew.worker import ThreadWorker, Worker
@@ -54,8 +54,7 @@ def check_engine(engine: RunEngine | None, max_tasks_per_child: int | None, may_
     """
     names = (*ENGINES, "auto") if may_be_found else ENGINES
     if engine not in (None, *names) and not isinstance(engine, Executor):
-        known = ", ".join(map(repr, names))
-        raise InvalidArgument("engine", describe(engine), f"one of {known} or a concurrent.futures.Executor")
+        raise not_among("engine", engine, names, "a concurrent.futures.Executor")
     if max_tasks_per_child is not None:
         check_count("max_tasks_per_child", max_tasks_per_child, least=1)
         if engine not in ("processes", "auto"):

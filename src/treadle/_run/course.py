@@ -15,6 +15,7 @@ from treadle._core import clock, register
 from treadle._core.cancellation import Registration, Scope, current_scope
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, name_of_type
+from treadle._core.misfit import explain_item
 from treadle._core.outcome import Stats
 from treadle._core.real_time import perf_counter
 from treadle._core.register import WorkerState
@@ -107,6 +108,7 @@ class Course:
         if choice.decider is not None:
             self.on_end.append(choice.decider.end)
         self._tuning: Tuning | None = None  # where the number of workers is not fixed
+        self._plan = plan
         self._has_resource = plan.resource is not None
         self._first_failure: tuple[Chunk, int] | None = None
         self._stop_deadline = 0.0
@@ -432,7 +434,15 @@ class Course:
         if self._first_failure is not None:
             chunk, offset = self._first_failure
             if chunk.failures and chunk.failures.get(offset) is self.ending and self.ending is not None:
-                chunk.name_item(self.ending, offset, self.name)
+                self.name_failure(chunk, offset)
+
+    def name_failure(self, chunk: Chunk, offset: int) -> None:
+        """Say on a failure that is to be raised which item it belongs to, and what was wrong with a call that was."""
+        assert chunk.failures is not None
+        error = chunk.failures[offset]
+        chunk.name_item(error, offset, self.name)
+        if hint := explain_item(error, self._plan.fn, chunk.items[offset], self._plan.spread, self._has_resource):
+            annotate(error, hint)
 
     def timeout_error(self) -> TimeoutError:
         """Return the error of a run that takes too long."""

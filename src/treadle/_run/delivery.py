@@ -376,7 +376,7 @@ class Delivery(Iterator[Iterator[Any]]):
         elif front is not None and front.first_failure() == front.delivered and not front.is_given_up():
             assert front.failures is not None
             error = front.failures[front.delivered]
-            front.name_item(error, front.delivered, course.name)
+            course.name_failure(front, front.delivered)
         else:
             course.name_ending()
         course.is_ending_told = True

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from treadle._core.describe import annotate, clear_variables, describe
 from treadle._core.outcome import Outcome
+from treadle._core.settings import not_among
 from treadle._core.user_code import is_a
-from treadle.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,7 +28,7 @@ MAX_WITH_VARIABLES = 100
 def check_on_error(on_error: object) -> None:
     """Raise unless it is an ``OnError``."""
     if on_error not in ("cancel", "collect") and not callable(on_error):
-        raise InvalidArgument("on_error", describe(on_error), "'cancel', 'collect' or a function that takes an Outcome")
+        raise not_among("on_error", on_error, ("cancel", "collect"), "a function that takes an Outcome")
 
 
 def settled(run: Run[Any, Any], on_error: Callable[[Outcome[Any, Any]], object]) -> Iterator[Any]:

@@ -321,10 +321,10 @@ def _take_first(course: Course) -> None:
 
 def _join(iterables: tuple[Iterable[Any], ...], strict: bool) -> Iterator[Any]:
     if not iterables:
-        raise WrongType("iterables", "nothing", "at least one iterable: treadle.map(fn, items)")
+        raise WrongType("the input", "missing", "at least one iterable", "give it behind the function")
     is_one = len(iterables) == 1
     iterators = [
-        iterate("iterables" if is_one else f"iterables[{position}]", iterable)
+        iterate("iterables" if is_one else f"iterables[{position}]", iterable, _meant_by(iterable, position))
         for position, iterable in enumerate(iterables)
     ]
     if not isinstance(strict, bool):
@@ -332,12 +332,23 @@ def _join(iterables: tuple[Iterable[Any], ...], strict: bool) -> Iterator[Any]:
     return iterators[0] if is_one else zip(*iterators, strict=strict)
 
 
-def iterate(name: str, iterable: Iterable[Any]) -> Iterator[Any]:
-    """Return an iterator over the argument called ``name``. To be called once: again, it may be a second query."""
+def _meant_by(given: object, position: int) -> str:
+    """Return what was probably meant by an argument of ``map``, if it turns out to be no iterable."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        return f"write max_workers={given} for so many workers" if position else f"write range({given}) for the numbers"
+    return "call it, for what it returns" if callable(given) and not isinstance(given, type) else ""
+
+
+def iterate(name: str, iterable: Iterable[Any], hint: str = "") -> Iterator[Any]:
+    """Return an iterator over the argument called ``name``. To be called once: again, it may be a second query.
+
+    Raises:
+        WrongType: It is no iterable; ``hint`` is what was probably meant.
+    """
     try:
         return iter(iterable)
     except TypeError:
-        raise WrongType(name, f"{describe(iterable)} ({type(iterable).__name__})", "iterable") from None
+        raise WrongType(name, f"{describe(iterable)} ({type(iterable).__name__})", "iterable", hint) from None
 
 
 def total_of(iterables: tuple[Iterable[Any], ...]) -> int | None:

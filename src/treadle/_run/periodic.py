@@ -81,6 +81,9 @@ def every(
         >>> outcome.result(), check.failures
         ('fine', 0)
     """
+    if callable(seconds):
+        hint = "they come first: treadle.every(5, fn)"
+        raise WrongType("seconds", describe(seconds), "a number of seconds", hint)
     check_seconds("seconds", seconds)
     if not LEAST_SECONDS <= seconds < math.inf:
         raise InvalidArgument("seconds", str(seconds), "at least 1e-09, a nanosecond, and finite")

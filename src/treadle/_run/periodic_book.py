@@ -39,6 +39,11 @@ class Turn:
         self.took = 0.0  # the latest call that ended, by ``clock.now()``
         self._note_out = note_out
 
+    @property
+    def __wrapped__(self) -> Callable[[], Any]:
+        """What it takes, and is measured as."""
+        return self.func
+
     def __call__(self) -> Any:
         self.begun, began = perf_counter(), clock.now()
         self.is_inside = True

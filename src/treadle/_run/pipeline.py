@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
@@ -15,6 +16,7 @@ from treadle._run.flow import Flow, FlowAccount, start_flow
 from treadle._run.options import StageOptions
 from treadle._run.pipeline_stats import PipelineStats
 from treadle._run.stage import Stage, batching, filtering, is_iterable, mapping, passing, spreading
+from treadle._run.unread import Unread
 from treadle.errors import WrongType
 
 T = TypeVar("T")
@@ -49,6 +51,12 @@ class Pipeline(Generic[T]):
         self._stages = stages
         self._name = name
         self._latest: FlowAccount | None = None  # of the flow started last
+        self._unread: Unread | None = None  # until it is started, or goes on as a longer one
+
+    def __del__(self) -> None:
+        unread = getattr(self, "_unread", None)
+        if unread is not None and not sys.is_finalizing():  # one that is left at exit may have had no occasion
+            unread.warn_of_plan()
 
     def __repr__(self) -> str:
         return show_own(
@@ -142,7 +150,7 @@ class Pipeline(Generic[T]):
             >>> [(outcome.item, type(outcome.error).__name__) for outcome in bad]
             [('x', 'ValueError')]
         """
-        return self._with(mapping("map", fn, on_error, options))
+        return self._with(mapping, "map", fn, on_error, options)
 
     def filter(
         self,
@@ -161,7 +169,7 @@ class Pipeline(Generic[T]):
             >>> list(treadle.pipeline(range(5)).filter(lambda number: number % 2))
             [1, 3]
         """
-        return self._with(filtering("filter", predicate, on_error, dict(options)))
+        return self._with(filtering, "filter", predicate, on_error, dict(options))
 
     @overload
     def flat_map(
@@ -199,7 +207,7 @@ class Pipeline(Generic[T]):
             >>> list(treadle.pipeline(["a b", "c"]).flat_map(str.split))
             ['a', 'b', 'c']
         """
-        return self._with(spreading("flat_map", fn, on_error, dict(options)))
+        return self._with(spreading, "flat_map", fn, on_error, dict(options))
 
     @suggesting
     def batched(self, n: int, /, *, timeout: float | None = None, name: str | None = None) -> Pipeline[list[T]]:
@@ -222,7 +230,7 @@ class Pipeline(Generic[T]):
             >>> list(treadle.pipeline(range(5)).batched(2))
             [[0, 1], [2, 3], [4]]
         """
-        return cast("Pipeline[list[T]]", self._with(batching(n, timeout, name)))
+        return cast("Pipeline[list[T]]", self._with(batching, n, timeout, name))
 
     @overload
     def for_each(
@@ -294,7 +302,7 @@ class Pipeline(Generic[T]):
         check_on_error(on_error)
         with Failures(f"the last stage of pipeline {self._name!r}") as failures:
             told = None if on_error == "cancel" else failures.add if on_error == "collect" else on_error
-            whole = self._with(mapping("for_each", sink, told, options, "sink"))
+            whole = self._with(mapping, "for_each", sink, told, options, "sink")
             with whole.start(timeout=timeout) as flow:
                 self._latest = whole._latest
                 flow.wait()
@@ -312,6 +320,7 @@ class Pipeline(Generic[T]):
         """
         if timeout is not None:
             check_seconds("timeout", timeout)
+        self._unread = None
         stages = self._stages or (passing(self._name),)
         flow: Flow[T] = start_flow(self._name, stages, self._source, timeout)
         self._latest = flow._account
@@ -333,8 +342,11 @@ class Pipeline(Generic[T]):
         """
         return PipelineStats(self._name) if self._latest is None else self._latest.stats()
 
-    def _with(self, stage: Stage) -> Pipeline[Any]:
-        return Pipeline(self._source, (*self._stages, stage), self._name)
+    def _with(self, make: Callable[..., Stage], *given: Any) -> Pipeline[Any]:
+        self._unread = None  # also where there is no such stage, which whoever asked for it is told
+        longer: Pipeline[Any] = Pipeline(self._source, (*self._stages, make(*given)), self._name)
+        longer._unread = Unread(f"pipeline {self._name!r}", "iterate it, or call its for_each() or start()")
+        return longer
 
 
 @suggesting

@@ -27,6 +27,21 @@ Value = TypeVar("Value")
 T = TypeVar("T")
 
 
+# What people look for on a run, and where it is.
+_ELSEWHERE = {
+    "result": "a run is an iterator: list(run) has the results, outcomes() what became of each item",
+    "results": "a run is an iterator: list(run) has the results, outcomes() what became of each item",
+    "get": "a run is an iterator: list(run) has the results, next(run) the next one",
+    "exception": "outcomes() has what became of each item, errors included",
+    "join": "wait() reads the rest of a run",
+    "done": "stats tells how far it is; wait() reads the rest of it",
+    "cancel": "close() ends a run",
+    "shutdown": "close() ends a run",
+    "terminate": "close() ends a run",
+    "stop": "close() ends a run",
+}
+
+
 class Stream(chain[T]):
     """An iterator over what one delivery hands out, for ``for`` and ``async for`` alike."""
 
@@ -68,6 +83,19 @@ class Calls(Stream[T], Generic[T, Item, Value]):
 
     def __repr__(self) -> str:
         return show_own(self, lambda: _describe(self._course))
+
+    if not TYPE_CHECKING:  # which finds these slips by itself
+
+        def __getattr__(self, name: str) -> None:
+            """Refuse: there is no such attribute."""
+            hint = f"; {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+
+        def __getitem__(self, index: object) -> None:
+            """Refuse: results come one after the other."""
+            raise TypeError(
+                f"{type(self).__name__!r} object is not subscriptable; list(run) has all results, in a list"
+            )
 
     def __enter__(self) -> Self:
         return self

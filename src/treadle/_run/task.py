@@ -14,6 +14,7 @@ from treadle._core import clock
 from treadle._core.cancellation import check_cancelled, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, cut_our_frames, describe, describe_function
+from treadle._core.misfit import explain_call
 from treadle._core.tell import tell
 from treadle._core.trial import Trial
 from treadle._core.user_code import call_guarded
@@ -53,6 +54,13 @@ class Call:
     def __repr__(self) -> str:
         given = [describe(arg) for arg in self.args] + [f"{key}={describe(arg)}" for key, arg in self.kwargs.items()]
         return f"{describe_function(self.fn)}({', '.join(given)})"
+
+
+def _arguments_of(kind: str) -> str:
+    """Return where the calls of a ``kind`` have their arguments from."""
+    if kind == "periodic":
+        return "every() calls it without arguments, and functools.partial sets some"
+    return f"submit() passes on all that stands behind the function; options are given to the {kind}"
 
 
 def make_call(call: Call) -> Any:
@@ -285,6 +293,8 @@ class Task(Future[T]):
         if trial is not None:
             trial.tell_history(error)
         annotate(error, f"task {chunk_number} of {self._book.kind} {self._book.name!r}: {describe(call)}")
+        if hint := explain_call(error, call.fn, call.args, call.kwargs, _arguments_of(self._book.kind)):
+            annotate(error, hint)
 
     def _describe(self) -> str:
         """Return which task it is, and what it calls."""

@@ -19,6 +19,7 @@ from treadle._core.settings import (
     WorkersOption,
     check_callable,
     check_seconds,
+    not_among,
 )
 from treadle._core.user_code import is_a
 from treadle._crew.policy import Policy
@@ -107,7 +108,7 @@ class TaskGroup:
         if name is not None and not isinstance(name, str):
             raise WrongType("name", describe(name), "a string")
         if on_error not in ("cancel", "collect"):
-            raise InvalidArgument("on_error", describe(on_error), "'cancel' or 'collect'")
+            raise not_among("on_error", on_error, ("cancel", "collect"))
         policy = Policy(
             *(call_timeout, retry, limiter, hedge),
             DEFAULT_GRACE_SECONDS if grace is None else grace,

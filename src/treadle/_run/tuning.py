@@ -32,7 +32,8 @@ def count_workers(max_workers: WorkersOption | None, engine: RunEngine | None) -
         return default_workers(engine)
     given: Any = max_workers
     if isinstance(given, str):
-        raise InvalidArgument("max_workers", describe(given), "a whole number, or 'auto'")
+        hint = f"write max_workers={given}" if given.isdecimal() else ""
+        raise InvalidArgument("max_workers", describe(given), "a whole number, or 'auto'", hint)
     check_count("max_workers", given, least=1)
     return max_workers
 

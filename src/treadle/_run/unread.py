@@ -11,7 +11,8 @@ from treadle._run.ledger import Ledger
 class Unread:
     """Stands for a run, or a pipeline, of which nothing has been asked so far, and knows where it was started.
 
-    Made by the thread that starts it. Holds no frame: a run must not keep the variables of its starter alive.
+    That line has the warning. Made by the thread that starts it. Holds no frame: a run must not keep the variables of
+    its starter alive.
 
     Args:
         what: What it is, as messages call it.
@@ -30,11 +31,18 @@ class Unread:
         self._module: str | None = None if frame is None else frame.f_globals.get("__name__")
 
     def warn(self, taken: int) -> None:
-        """Warn, at the line that started the run, that it ended after ``taken`` items and nobody looked at one.
+        """Warn that the run ended after ``taken`` items and nobody looked at one.
 
         Called from finalizers: as Python's own warnings of this kind, it takes no lock of ours. Raises what
         the warning filters make of it.
         """
         items = "1 item" if taken == 1 else f"{taken:,} items"
-        text = f"{self._what} was never read, so it ended after taking {items}, and their results and errors are lost"
-        warnings.warn_explicit(f"{text}; {self._instead}", RuntimeWarning, self._file, self._line, self._module)
+        self._warn(f"was never read, so it ended after taking {items}, and their results and errors are lost")
+
+    def warn_of_plan(self) -> None:
+        """Warn that it was never even started. See ``warn``."""
+        self._warn("was never run, so nothing was taken from its source")
+
+    def _warn(self, fate: str) -> None:
+        text = f"{self._what} {fate}; {self._instead}"
+        warnings.warn_explicit(text, RuntimeWarning, self._file, self._line, self._module)

@@ -9,13 +9,14 @@ from typing import Generic, Literal, NamedTuple, Self, TypeVar
 
 from treadle._core import register
 from treadle._core.cancellation import check_cancelled, here
+from treadle._core.describe import describe
 from treadle._core.option_names import suggesting
 from treadle._core.settings import check_count, check_seconds
 from treadle._sync.line import NOTHING_YET, Line, Nothing
 from treadle._sync.parker import Parker
 from treadle._sync.producer import Producer
 from treadle._sync.shared import Shared
-from treadle.errors import ChannelClosed
+from treadle.errors import ChannelClosed, InvalidArgument
 
 T = TypeVar("T")
 
@@ -70,6 +71,9 @@ class Channel(Shared, Generic[T]):
     """
 
     def __init__(self, maxsize: int, *, name: str = "channel") -> None:
+        if maxsize == 0:
+            hint = "it is no bound for queue.Queue, but a channel always has one"
+            raise InvalidArgument("maxsize", describe(maxsize), "at least 1", hint)
         check_count("maxsize", maxsize, least=1)
         self._maxsize = maxsize
         self._name = name

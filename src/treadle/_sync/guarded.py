@@ -87,6 +87,16 @@ class Guarded(Shared, Generic[T]):
         def value(self, _: object) -> None:
             raise AttributeError(ONLY_IN_A_BLOCK)
 
+        def __getattr__(self, name: str) -> None:
+            """Refuse: what the value has is reached by the handle."""
+            raise AttributeError(f"'Guarded' object has no attribute {name!r}; {ONLY_IN_A_BLOCK}")
+
+        def _refuse(self, *_: object) -> None:
+            """Refuse: what the value can do is reached by the handle."""
+            raise TypeError(ONLY_IN_A_BLOCK)
+
+        __getitem__ = __setitem__ = __delitem__ = __iter__ = __contains__ = __iadd__ = __isub__ = _refuse
+
     def __enter__(self) -> Held[T]:
         """Wait until no other block runs, and return the handle for this one.
 

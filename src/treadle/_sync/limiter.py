@@ -159,7 +159,9 @@ class Limiter:
         if max_concurrent is not None:
             check_count("max_concurrent", max_concurrent, least=1)
         elif max_per_second is None and throttled is None:
-            raise InvalidArgument("max_per_second", "None", "given where neither max_concurrent nor throttled is")
+            what = "one of max_per_second, max_concurrent and throttled"
+            hint = "write treadle.Limiter(10) for 10 calls a second, treadle.Limiter(max_concurrent=10) for 10 at once"
+            raise InvalidArgument("the limit", "none at all", what, hint)
         self._max_per_second = max_per_second
         self._burst = burst
         self._max_concurrent = max_concurrent
