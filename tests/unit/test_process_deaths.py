@@ -271,7 +271,7 @@ def test_a_copy_of_the_line_in_a_grandchild_does_not_hide_a_death(tmp_path: Path
 
 
 def test_the_keeper_may_be_killed() -> None:
-    """What runs goes on; the next process gets another keeper."""
+    """No call was in hand, so none has failed; the next process gets another keeper."""
     with treadle.PoolExecutor(max_workers=1, engine="processes") as pool:
         pool.submit(abs, 1).result()
         assert process_start._keeper is not None

@@ -28,6 +28,7 @@ from treadle._core.user_code import is_a
 from treadle._engines.engine import CallPlan
 from treadle._engines.inline import InlineEngine
 from treadle._engines.process_keeper import LOOK_SIGNAL
+from treadle._engines.process_lifeline import Lifeline
 from treadle._engines.process_pickling import Parcel, pack, unwrap, wrap_error
 from treadle._engines.process_surroundings import enter
 from treadle._engines.process_wire import BEGUN, ENDED, GIVE_BACK, PAGE_BYTES, STOP, LineClosed, Wire
@@ -45,8 +46,9 @@ MAX_STRIDE = 64
 class Child:
     """The life of such a process. Also the seat of its calls: it knows the scope of the one being made."""
 
-    def __init__(self, line: socket.socket, page: memoryview) -> None:
+    def __init__(self, line: socket.socket, page: memoryview, lifeline: Lifeline) -> None:
         self._wire = Wire(line)
+        self._lifeline = lifeline
         self._page = page
         self._engine: InlineEngine | None = None
         self._chunk: Chunk | None = None
@@ -139,6 +141,7 @@ class Child:
             engine.open()
         except BaseException as error:
             failure = wrap_error(error)
+        self._lifeline.renew()
         self._wire.send(failure)
         return True
 
@@ -273,13 +276,13 @@ def _unpack(parcels: list[Any]) -> tuple[list[Any], BaseException | None]:
     return items, None
 
 
-def main(line: socket.socket, page: int) -> int:
+def main(line: socket.socket, page: int, lifeline: Lifeline) -> int:
     """Be a process that makes calls, and return its exit status."""
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is what Python opens
     shared = mmap.mmap(page, PAGE_BYTES)
     os.close(page)
-    Child(line, memoryview(shared).cast("q")).serve()
+    Child(line, memoryview(shared).cast("q"), lifeline).serve()
     # As an interpreter does that exits by itself.
     threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads that calls have started
     atexit._run_exitfuncs()

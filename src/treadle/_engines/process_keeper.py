@@ -6,7 +6,8 @@ mistake whose number somebody else has inherited.
 
 For each process there is a *leash*, a socket between the keeper and whoever asked for the process. On it come
 orders, one byte each, and in the end the keeper's report. A leash that closes without a word means that its
-holder is gone: the process is killed, however busy it is. To notice that, no process has to look up.
+holder is gone: the process is killed, however busy it is. To notice that, no process has to look up. Should the keeper
+itself be killed, its processes are, too (see ``process_lifeline``): nobody else could end them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from treadle._core.real_time import monotonic
+from treadle._engines.process_lifeline import Lifeline
 
 LOOK = b"l"
 KILL = b"k"
@@ -88,6 +90,7 @@ class Keeper:
         self._wards: dict[int, Ward] = {}
         self._leashes: dict[int, Ward] = {}
         self._parent = os.getppid()
+        self._lifeline = Lifeline()
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._bell, ring = socket.socketpair()
@@ -95,7 +98,9 @@ class Keeper:
             end.setblocking(False)
         self._ring = ring
         self._poll.register(self._bell, select.POLLIN)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _ignore)
+        # What the system sends to one that is stopped as its parent ends: it is to go on, and to kill what that leaves.
+        self._on_hangup = signal.signal(signal.SIGHUP, _ignore)
         signal.set_wakeup_fd(ring.fileno(), warn_on_full_buffer=False)
 
     def serve(self) -> None:
@@ -124,6 +129,7 @@ class Keeper:
         signal.set_wakeup_fd(-1)
         for end in (self._bell, self._ring):
             end.close()
+        self._lifeline.close()
 
     def _milliseconds(self) -> float | None:
         if not self._wards:
@@ -233,7 +239,9 @@ class Keeper:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, self._on_hangup)
             os.setpgid(0, 0)
+            self._lifeline.hold()
             for other in (leash, self._control, self._bell, self._ring):
                 if other is not None:
                     other.close()
@@ -246,11 +254,15 @@ class Keeper:
             os.close(error)
             from treadle._engines import process_child
 
-            status = process_child.main(line, page)
+            status = process_child.main(line, page, self._lifeline)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(status)
+
+
+def _ignore(*_: object) -> None:
+    """Ignore a signal, which wakes us as well."""
 
 
 def main() -> None:

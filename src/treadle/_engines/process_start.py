@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from treadle._engines.process_keeper import KILL, LET_GO, LOOK, REPORT
@@ -54,7 +54,7 @@ class ChildProcess:
             theirs.callback(os.close, page)
             self.page = memoryview(mmap.mmap(page, PAGE_BYTES)).cast("q")
             self.wire = Wire(self.line)
-            _ask_for_child(self, [leash.fileno(), line.fileno(), page])
+            self._keeper = _ask_for_child(self, [leash.fileno(), line.fileno(), page])
 
     def stop_calls(self, portion: int) -> None:
         """Ask the calls of that portion to end."""
@@ -84,7 +84,8 @@ class ChildProcess:
         try:
             self._leash.send(order)
         except OSError:  # it is dead already, or closed
-            pass
+            return
+        _have_go_on(self._keeper)
 
     def cause_of_death(self) -> str:
         """Return how the process ended, in words, once its line has closed."""
@@ -92,7 +93,9 @@ class ChildProcess:
             self._leash.settimeout(REPORT_SECONDS)
             (status,) = REPORT.unpack(self._leash.recv(REPORT.size))
         except Exception:  # closed without a report
-            return "it is not known how, as the process that watches over it is gone too, or has no room for it"
+            return (
+                "it is not known how: the process that starts and ends it was killed, and it with that, or has no room"
+            )
         return describe_status(status)
 
 
@@ -131,30 +134,43 @@ def _take_standard_places(stack: ExitStack) -> None:
     os.close(fd)
 
 
-def _ask_for_child(child: ChildProcess, fds: list[int]) -> None:
-    """Have the keeper start a process that gets ``fds``, and our standard error; start the keeper, if need be."""
+def _ask_for_child(child: ChildProcess, fds: list[int]) -> int:
+    """Have the keeper start a process that gets ``fds``, and our standard error; start the keeper, if need be.
+
+    Returns the keeper's number.
+    """
     _children.add(child)
     for is_last in (False, True):
-        control = socket.socket(fileno=_running_keeper())
+        keeper, fd = _running_keeper()
+        control = socket.socket(fileno=fd)
         try:
             socket.send_fds(control, [b"+"], [*fds, 2])
-            return
+            _have_go_on(keeper)
+            return keeper
         except OSError as error:
             if is_last or error.errno not in (errno.EPIPE, errno.ECONNRESET):
                 raise
         finally:
             control.detach()
         _end_keeper()
+    raise AssertionError("the last attempt returns or raises")
 
 
-def _running_keeper() -> int:
+def _have_go_on(keeper: int) -> None:
+    """Let the keeper do what it was asked to, should somebody have stopped it: nobody else can end what is stuck."""
+    with suppress(OSError):
+        if _keeper is not None and _keeper[0] == keeper:  # or the number may be that of something else by now
+            os.kill(keeper, signal.SIGCONT)
+
+
+def _running_keeper() -> tuple[int, int]:
     global _keeper, _is_hooked
     if _keeper is None:
         if not _is_hooked:
             os.register_at_fork(after_in_child=_forget)
             _is_hooked = True
         _keeper = _start_keeper()
-    return _keeper[1]
+    return _keeper
 
 
 def _start_keeper() -> tuple[int, int]:
@@ -202,6 +218,8 @@ def _end_keeper() -> None:
         return
     (pid, control), _keeper = _keeper, None
     os.close(control)
+    with suppress(OSError):
+        os.kill(pid, signal.SIGCONT)
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:  # somebody else has waited for it
