@@ -11,12 +11,18 @@ import sys
 from dataclasses import dataclass
 
 from treadle._core.chunk import Chunk
-from treadle._core.user_code import call_guarded
+from treadle._core.gil import is_gil_enabled
+from treadle._core.user_code import call_guarded, get_traceback
 
 MAX_CHUNK_ITEMS = 2048
 # What the items and results of one chunk may weigh, as far as sys.getsizeof() sees it.
 MAX_CHUNK_BYTES = 256 * 1024
 CHUNKS_AHEAD = 8
+# Of what a failure weighed, so much goes on to count with each chunk after it that has none: a few failures among many
+# small results may hold far more than these, above all while each waits for another attempt.
+STILL_HEAVY = 255 / 256
+# Of a traceback, whose variables are weighed.
+MAX_FRAMES = 20
 # Of the time there is for hand-overs, with a GIL; more calls go together where they would take more of it.
 HAND_OVER_SHARE = 0.1
 # So many chunks for each worker have been made by the time that chunks are as large.
@@ -93,6 +99,7 @@ class ChunkSizer:
         self._adaptive = 1
         self._seen = 0  # calls since one last knew nothing
         self._made = 0  # in all
+        self._failure = 0  # bytes that a failure held, at most, lately
         self.was_ever_large = (chunksize or 1) > 1
         self.mean: float | None = None  # seconds a call, lately; None: not known (any more)
 
@@ -118,7 +125,7 @@ class ChunkSizer:
         """Return how many items may be taken beyond the last result consumed, ``active`` workers being busy.
 
         ``max_workers + buffersize``, where ``buffersize`` is by default ``max_workers * lead`` chunks; it grows only
-        while calls are short and what they return is small.
+        while calls are short, and what they return and what their failures hold is small.
         """
         if self._buffersize is not None:
             return self._max_workers + self._buffersize
@@ -134,10 +141,14 @@ class ChunkSizer:
         self.mean = mean = (chunk.ended - chunk.begun) / len(chunk.results)
         self._seen += len(chunk.results)
         self._made += len(chunk.results)
+        if chunk.failures:
+            self._failure = max(self._failure, _weigh_failure(chunk.failures[max(chunk.failures)]))
+        elif self._failure:
+            self._failure = int(self._failure * STILL_HEAVY)
         size = min(2 * self._adaptive, self._fitting(mean), self._largest)
         if size > 1:
             last = len(chunk.results) - 1  # not items[-1]: a thief may be shortening the list right now
-            weight = _weigh(chunk.items[last]) + _weigh(chunk.results[last])
+            weight = _weigh(chunk.items[last]) + _weigh(chunk.results[last]) + self._failure
             size = max(1, min(size, MAX_CHUNK_BYTES // weight))
             self.was_ever_large = self.was_ever_large or size > 1
         self._adaptive = max(1, size)
@@ -167,6 +178,23 @@ class ChunkSizer:
             return calls > 0
         pace = self.pace
         return mean * calls >= pace.worth_sharing_seconds and not (gil and mean < pace.tiny_call_seconds)
+
+
+def _weigh_failure(error: BaseException) -> int:
+    """Return what the variables weigh in the frames that ``error`` went through: they live as long as it does.
+
+    Without a GIL, to read the variables of a frame that may be running, in another thread that raised the same object,
+    can crash the interpreter: there a failure is taken for a heavy one.
+    """
+    if not is_gil_enabled():
+        return MAX_CHUNK_BYTES
+    weight, step = 0, get_traceback(error)
+    for _ in range(MAX_FRAMES):
+        if step is None:
+            break
+        weight += sum(map(_weigh, list(step.tb_frame.f_locals.values())))
+        step = step.tb_next
+    return weight
 
 
 def _weigh(thing: object) -> int:

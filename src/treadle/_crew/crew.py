@@ -410,6 +410,8 @@ class Crew(Muster):
                 if chunk.failures:
                     self.account.note_failed(chunk)
                 self.account.note_done(chunk)
+            else:
+                chunk.forget()  # another attempt keeps the error, whose traceback leads to frames that hold this
             if worker is not None:
                 worker.chunk = None
                 if self.is_stopping and not worker.outer:

@@ -114,7 +114,9 @@ class ThreadWorker(Worker):
             crew.report_broken(self, broken.error)
         except BaseException as error:  # of the engine, or thrown into this thread from outside
             crew.report_lost(self, error)
+        del crew, engine, chunk
         self._close()
+        del self  # a failure's traceback leads to this frame, and must not lead on to the owner that keeps the failure
 
     def _close(self) -> None:
         error: BaseException | None = None

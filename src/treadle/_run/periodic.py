@@ -334,6 +334,8 @@ class Periodic(Generic[T]):
                 error = self._go_on()
         self._tell_of_end(error)
         self._wake_waiters()  # it may have been the last one
+        if not self._is_live():
+            self._book.part()
 
     def _note_out(self) -> None:
         """Take note that a run is out of the function, long before its end is known or, left behind, long after."""
@@ -399,7 +401,10 @@ class Periodic(Generic[T]):
             self._close(reason)
             return None
         self._cancel(reason)
-        return self._book.join(1, grace)
+        interrupt = self._book.join(1, grace)
+        if not self._is_live():
+            self._book.part()
+        return interrupt
 
     def _wake_waiters(self) -> None:
         for waiter in list(self._waiters):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+from weakref import WeakMethod
 
 from treadle._core import clock
 from treadle._core.outcome import Outcome
@@ -37,7 +38,8 @@ class Turn:
         self.is_inside = False
         self.begun = 0.0
         self.took = 0.0  # the latest call that ended, by ``clock.now()``
-        self._note_out = note_out
+        # Weakly: the traceback of what the function raised leads here, and its owner keeps the last error.
+        self._note_out = WeakMethod(note_out)
 
     @property
     def __wrapped__(self) -> Callable[[], Any]:
@@ -52,7 +54,9 @@ class Turn:
         finally:
             self.took = clock.now() - began
             self.is_inside = False
-            self._note_out()
+            if (note_out := self._note_out()) is not None:
+                note_out()
+                del note_out
 
 
 class PeriodicBook(TaskBook):
@@ -77,3 +81,11 @@ class PeriodicBook(TaskBook):
     def close_after_fork(self) -> None:
         super().close_after_fork()
         self._hear_fork()
+
+    def part(self) -> None:
+        """Tell the owner nothing more: otherwise the two would hold each other, and its last error, after the end."""
+        self._hear_end = self._hear_fork = self.goodbye = _nothing
+
+
+def _nothing(*_: object) -> None:
+    pass

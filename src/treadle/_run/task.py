@@ -97,6 +97,11 @@ class TaskChunk(Chunk):
         assert self.task is not None
         return TaskChunk(self.start, self.items[0], self.task)
 
+    def forget(self) -> None:
+        """Let go of everything, the task too: it holds the error."""
+        super().forget()
+        self.task = None
+
 
 class _ConditionOnDemand:
     """What the standard library's functions wait on, made when the first of them asks for it.

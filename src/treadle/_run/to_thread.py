@@ -67,6 +67,8 @@ async def to_thread(fn: Callable[..., T], /, *args: Any, limiter: Limiter | None
         elif not future.cancelled() and future.done():
             future.exception()  # nobody else will ask for it
         raise
+    finally:
+        del future, task  # they hold the error, whose traceback leads here
 
 
 def _call_limited(limiter: Limiter, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
