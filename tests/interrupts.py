@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from treadle._core.uninterrupted import is_interruptible
+
 Check: TypeAlias = Callable[[], None]
 
 
@@ -18,10 +20,10 @@ class Interrupt:
         self._after_call: dict[Any, bool] = {}
 
     def __call__(self, frame: Any, event: str, _: object) -> Any:
-        if "/_sync/" not in frame.f_code.co_filename:
+        if not any(part in frame.f_code.co_filename for part in ("/_sync/", "/_core/")):
             return None
         frame.f_trace_opcodes = True
-        begins = event == "call" and frame.f_code.co_name != "__exit__"  # what a `with` owes then, nobody can pay
+        begins = event == "call" and is_interruptible(frame.f_code)
         if begins or (event == "opcode" and self._after_call.get(frame)):
             self.left -= 1
             if self.left == 0:
@@ -36,8 +38,8 @@ class Interrupt:
         return self
 
 
-def interrupt_everywhere(prepare: Callable[[], tuple[Callable[[], object], Check]]) -> None:
-    """Make a step, interrupted at each moment in turn, and check each time what is left."""
+def interrupt_everywhere(prepare: Callable[[], tuple[Callable[[], object], Check]], least: int = 6) -> None:
+    """Make a step, interrupted at each of its moments in turn, ``least`` or more, and check each time what is left."""
     before = sys.gettrace()
     for at in range(1, 1000):
         step, check = prepare()
@@ -52,6 +54,6 @@ def interrupt_everywhere(prepare: Callable[[], tuple[Callable[[], object], Check
         check()
         assert sys.exception() is None
         if interrupt.left > 0:
-            assert at > 5, "it was never interrupted"
+            assert at >= least, "it was never interrupted"
             return
     raise AssertionError("it never came to its end")

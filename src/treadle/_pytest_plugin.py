@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from treadle._core.real_time import monotonic, sleep
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._sync.aside import run_aside
 from treadle._sync.wait_graph import hangs
 from treadle._sync.watching import watch_locks
@@ -123,9 +124,17 @@ class Rescue:
             with self._lock:
                 self._block += 1
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        try:
+            self._end()
+        except BaseException:  # Ctrl-C: each step may be done twice
+            self._end()
+            raise
+
+    def _end(self) -> None:
         if threading.current_thread() is threading.main_thread():
             with self._lock:
                 self._deadlock = None

@@ -21,6 +21,7 @@ from treadle._core.option_names import suggesting as _suggesting
 from treadle._core.real_time import monotonic as _monotonic
 from treadle._core.real_time import sleep as _sleep
 from treadle._core.stacks import read_stacks as _read_stacks
+from treadle._core.uninterrupted import starts_uninterrupted as _starts_uninterrupted
 from treadle._explore.explore import Standstill, explore
 from treadle.errors import InvalidArgument as _InvalidArgument
 
@@ -125,9 +126,17 @@ class ManualClock:
         self._before = clock.use(self)
         return self
 
+    @_starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        try:
+            self._put_back()
+        except BaseException:  # Ctrl-C: each step may be done twice
+            self._put_back()
+            raise
+
+    def _put_back(self) -> None:
         assert self._before is not None
         clock.use(self._before)
         with self._changed:

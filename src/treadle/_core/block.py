@@ -8,6 +8,7 @@ from functools import wraps
 from types import TracebackType
 from typing import ParamSpec, TypeVar, cast
 
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
 
 P = ParamSpec("P")
@@ -29,13 +30,33 @@ def contextmanager(fn: Callable[P, Iterator[T]]) -> Callable[P, _GeneratorContex
 
 
 class _Block(_GeneratorContextManager[T]):
-    """One block. An exception that is raised in it is raised at the ``yield``, and not swallowed there."""
+    """One block. An exception that is raised in it is raised at the ``yield``, and not swallowed there.
 
+    Ctrl-C may come on the way to it, and is raised there as well: whatever interrupts that way, the generator ends.
+    """
+
+    def __enter__(self) -> T:
+        del self.args, self.kwds, self.func  # as contextlib does: the generator has what it needs of them
+        try:
+            return next(self.gen)
+        except BaseException:  # Ctrl-C, maybe after the ``yield``
+            self.gen.close()
+            raise
+
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        try:
+            return self._leave(error, traceback)
+        except BaseException:
+            self.gen.close()
+            raise
+
+    def _leave(self, error: BaseException | None, traceback: TracebackType | None) -> bool | None:
         if error is None:
-            return super().__exit__(kind, error, traceback)
+            next(self.gen, None)
+            return None
         try:
             self.gen.throw(error)
         except BaseException as raised:

@@ -16,6 +16,7 @@ from treadle._core.block import contextmanager
 from treadle._core.coroutine import go_inside, inside
 from treadle._core.real_time import sleep
 from treadle._core.tell import tell
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import call_guarded
 from treadle.errors import Cancelled
 
@@ -211,6 +212,7 @@ def enter(scope: Scope) -> None:
     here.scope = scope
 
 
+@starts_uninterrupted
 def leave(scope: Scope) -> None:
     """Make ``scope`` no thread's any more.
 

@@ -16,6 +16,7 @@ from treadle._core.option_names import suggesting
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
 from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineOption, WorkersOption, check_callable
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
 from treadle._crew.policy import Policy
 from treadle._run.choosing import check_engine
@@ -183,13 +184,19 @@ class PoolExecutor(ThreadPoolExecutor):
         """
         self._shut_down(wait, cancel_futures, interrupts=0)
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        is_interrupted = is_a(error, KeyboardInterrupt)
-        if is_interrupted:
+        try:
+            is_interrupted = is_a(error, KeyboardInterrupt)
+            if is_interrupted:
+                self._book.cancel_all()
+            self._shut_down(wait=True, cancel_futures=is_interrupted, interrupts=int(is_interrupted))
+        except BaseException:  # Ctrl-C, maybe between two steps of it: the rest is owed
             self._book.cancel_all()
-        self._shut_down(wait=True, cancel_futures=is_interrupted, interrupts=int(is_interrupted))
+            self._shut_down(wait=True, cancel_futures=True, interrupts=1)
+            raise
 
     def __del__(self) -> None:
         book = getattr(self, "_book", None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from treadle._core.describe import annotate, describe
 from treadle._core.real_time import perf_counter
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
 from treadle._run.course import Course
 from treadle._run.pipeline_stats import PipelineStats, StageStats
@@ -133,6 +134,7 @@ class Flow(Iterator[T], Generic[T]):
     def __enter__(self) -> Self:
         return self
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -142,6 +144,9 @@ class Flow(Iterator[T], Generic[T]):
             if error is None:
                 raise
             annotate(error, str(too_many))
+        except BaseException:  # Ctrl-C, maybe before it had begun
+            self._part()
+            raise
 
     @property
     def name(self) -> str:
@@ -174,12 +179,16 @@ class Flow(Iterator[T], Generic[T]):
         self._is_closed = True
         if was_open:
             self._end = self._end or "was closed"
+        self._part()
+        if was_open and (too_many := self._account.too_many()) is not None:
+            raise too_many
+
+    def _part(self) -> None:
+        """End all stages for their owner, who wants no more results."""
         for leg in self._account.legs:
             leg.course.is_closed = True
             leg.course.unread = None
         self._account.end()
-        if was_open and (too_many := self._account.too_many()) is not None:
-            raise too_many
 
 
 def start_flow(name: str, stages: Iterable[Stage], source: Iterable[Any], timeout: float | None) -> Flow[Any]:

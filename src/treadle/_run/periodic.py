@@ -21,6 +21,7 @@ from treadle._core.real_time import perf_counter
 from treadle._core.settings import DEFAULT_GRACE_SECONDS, check_callable, check_seconds
 from treadle._core.tell import tell
 from treadle._core.ticks import Ticks
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._crew.policy import Policy
 from treadle._crew.room import making_room
 from treadle._run.periodic_book import PeriodicBook, Turn, Waiter
@@ -162,6 +163,7 @@ class Periodic(Generic[T]):
     def __enter__(self) -> Self:
         return self
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -234,6 +236,7 @@ class Periodic(Generic[T]):
             raise PeriodicStopped(self.name, self._book.closed or "was stopped")
         return waiter.outcome
 
+    @starts_uninterrupted
     def stop(self) -> None:
         """Begin no further run, ask the one that goes on to end, and wait 0.25 s at most for that.
 

@@ -12,6 +12,8 @@ from treadle._core.describe import annotate, show_own
 from treadle._core.option_names import suggesting
 from treadle._core.outcome import Outcome, Stats
 from treadle._core.real_time import perf_counter
+from treadle._core.uninterrupted import starts_uninterrupted
+from treadle._core.user_code import is_a
 from treadle._run.course import Course
 from treadle._run.delivery import Delivery
 from treadle._run.turn import HERE, Turn
@@ -100,6 +102,7 @@ class Calls(Stream[T], Generic[T, Item, Value]):
     def __enter__(self) -> Self:
         return self
 
+    @starts_uninterrupted
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -108,7 +111,11 @@ class Calls(Stream[T], Generic[T, Item, Value]):
     ) -> None:
         try:
             self.close()
-        except Exception as failure:
+        except BaseException as failure:
+            if not is_a(failure, Exception):  # Ctrl-C, maybe before it had begun
+                self._course.unread = None
+                self._course.end(None)
+                raise
             if error is None:
                 raise
             annotate(error, str(failure))

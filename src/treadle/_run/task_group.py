@@ -21,6 +21,7 @@ from treadle._core.settings import (
     check_seconds,
     not_among,
 )
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
 from treadle._crew.policy import Policy
 from treadle._run.choosing import check_engine
@@ -194,12 +195,13 @@ class TaskGroup:
         self._is_quiet = self._is_quiet or not self._scope.is_cancelled
         self._cancel(f"group {self.name!r} was cancelled")
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        if is_a(error, Cancelled) and self._scope.is_cancelled:
-            error = None  # ours, or that of the scope around us, which is asked in the end
         try:
+            if is_a(error, Cancelled) and self._scope.is_cancelled:
+                error = None  # ours, or that of the scope around us, which is asked in the end
             interrupt = self._end(error)
         except BaseException as raised:  # Ctrl-C between two steps of it
             self._cancel(f"group {self.name!r} was interrupted")

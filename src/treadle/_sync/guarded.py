@@ -13,6 +13,7 @@ from treadle._core import clock
 from treadle._core.describe import describe_function
 from treadle._core.option_names import suggesting
 from treadle._core.settings import check_callable, check_seconds
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._sync import cancelling
 from treadle._sync.circle import taken_twice
 from treadle._sync.locks import Lock
@@ -112,6 +113,7 @@ class Guarded(Shared, Generic[T]):
             raise
         return handle
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:

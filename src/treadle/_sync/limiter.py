@@ -16,6 +16,7 @@ from treadle._core.describe import describe
 from treadle._core.option_names import suggesting
 from treadle._core.real_time import monotonic
 from treadle._core.settings import check_count, check_seconds
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
 from treadle._sync import cancelling, timekeeper
 from treadle._sync.brake import Brake, Throttled
@@ -218,12 +219,14 @@ class Limiter:
             self._drop(place)
             raise
 
+    @starts_uninterrupted
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the place back."""
         self.__exit__(kind, error, traceback)
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -232,22 +235,27 @@ class Limiter:
         Raises:
             RuntimeError: This thread is not inside.
         """
-        places, me = here.places, threading.get_ident()
-        for index in reversed(range(len(places))):
-            if places[index].limiter is self and places[index].thread == me:
-                break
-        else:
-            raise RuntimeError(f"{self!r} was left by a thread that had not entered it")
-        place = places[index]
+        place: Place | None = None
         try:
+            place = self._innermost()
             if is_a(error, Exception) and self._brake is not None:
                 self.judge(error, clock.now() - place.passed_at)
-            self._drop(place)
+            self._leave(place)
         except BaseException:  # Ctrl-C: each step may be done twice
-            self._drop(place)
+            self._leave(self._innermost() if place is None else place)
             raise
-        finally:
-            here.places = places[:index] + places[index + 1 :]
+
+    def _innermost(self) -> Place:
+        """Return the place of the block that this thread leaves."""
+        me = threading.get_ident()
+        for place in reversed(here.places):
+            if place.limiter is self and place.thread == me:
+                return place  # type: ignore[no-any-return]  # core knows no places
+        raise RuntimeError(f"{self!r} was left by a thread that had not entered it")
+
+    def _leave(self, place: Place) -> None:
+        here.places = tuple(other for other in here.places if other is not place)
+        self._drop(place)
 
     def _arrive(self, parker: Waker) -> tuple[Place, tuple[Any, ...]]:
         """Return a place, which has not passed yet, and those around it."""

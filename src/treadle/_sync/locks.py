@@ -13,6 +13,7 @@ from treadle._core.describe import describe
 from treadle._core.option_names import suggesting
 from treadle._core.real_time import sleep
 from treadle._core.stacks import place_of_caller
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._sync import cancelling
 from treadle._sync.circle import gone, name_of, taken_twice
 from treadle._sync.parker import Parker
@@ -94,6 +95,7 @@ class _OwnedLock(Shared):
             raise InvalidArgument("timeout", str(timeout), "from 0 to threading.TIMEOUT_MAX, and -1 if not blocking")
         return self._take() or (blocking and self._wait(None if timeout == -1 else timeout))
 
+    @starts_uninterrupted
     def release(self) -> None:
         """Give the lock back.
 
@@ -110,6 +112,7 @@ class _OwnedLock(Shared):
         """Take the lock, waiting for it as long as it takes; raises as ``acquire`` does."""
         return self._take() or self._wait(None)
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -325,6 +328,7 @@ class Lock(_OwnedLock):
             raise
         return self._wait(None)
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -340,15 +344,17 @@ class Lock(_OwnedLock):
                 if kind is not None and issubclass(kind, Deadlock):
                     sleep(GIVE_WAY_SECONDS)
 
+    @starts_uninterrupted
     def release(self) -> None:
         """Give the lock back.
 
         Raises:
             RuntimeError: This thread does not hold it.
         """
-        if not self._is_owned():
-            raise RuntimeError("cannot release a lock that this thread does not hold")
-        self.__exit__(None, None, None)
+        try:
+            self.__exit__(None, None, None)
+        except RuntimeError:
+            raise RuntimeError("cannot release a lock that this thread does not hold") from None
 
     def _take(self) -> bool:
         """Take it, if it can be had now."""

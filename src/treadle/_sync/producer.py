@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._sync.shared import Shared
 from treadle.errors import ChannelClosed
 
@@ -46,6 +47,7 @@ class Producer(Shared, Generic[T]):
         self._check_open()
         self._channel.put_nowait(item)
 
+    @starts_uninterrupted
     def close(self, error: BaseException | None = None) -> None:
         """Say that this producer puts no more; twice is fine.
 
@@ -62,6 +64,7 @@ class Producer(Shared, Generic[T]):
     def __enter__(self) -> Self:
         return self
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:

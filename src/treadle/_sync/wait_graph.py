@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import ClassVar, Protocol, Self, TypeAlias
 
 from treadle._core.cancellation import current_scope
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._sync.circle import told
 from treadle._sync.parker import Parker
 
@@ -96,12 +97,18 @@ class Wait:
         self._outer = _waits.get(self.ident)  # what a signal handler or a finalizer, which now waits, has interrupted
         return self
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._take_back()
-        if self._lent is not None:
-            _lock._acquire_restore(self._lent)  # type: ignore[attr-defined]
+        try:
+            self._take_back()
+        except BaseException:  # Ctrl-C: each step may be done twice
+            self._take_back()
+            raise
+        finally:
+            if self._lent is not None:
+                _lock._acquire_restore(self._lent)  # type: ignore[attr-defined]
 
     def ends(self) -> bool:
         """Tell whether it will end whatever others do: it was cancelled."""

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NoReturn, TypeAlias
 from treadle._core.settings import check_callable
 from treadle._core.stacks import is_called_by_us, place_of_caller
 from treadle._core.tell import tell
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import call_guarded
 from treadle._sync.circle import told
 from treadle._sync.raw import owner_and_count
@@ -45,6 +46,7 @@ class _Watch:
             _change(self, is_opened=False)
             raise
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -178,12 +180,15 @@ class WatchedLock(_Watched):
             self._taker = _thread.get_ident()
         return is_had
 
+    @starts_uninterrupted
     def release(self) -> None:
         """As ``threading.Lock``: any thread may."""
-        if self._taker != _thread.get_ident():
-            self._is_signal = True
-        self._taker = 0  # first: nobody is ever taken for the holder who is not
-        self._raw.release()
+        try:
+            if self._taker != _thread.get_ident():
+                self._is_signal = True
+            self._taker = 0  # first: nobody is ever taken for the holder who is not
+        finally:
+            self._raw.release()
 
     def locked(self) -> bool:
         """Tell whether any thread holds it."""
@@ -192,6 +197,7 @@ class WatchedLock(_Watched):
     def __enter__(self) -> bool:
         return self.acquire()
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
