@@ -225,6 +225,10 @@ def errors_have_their_facts(error: treadle.RunClosed, abandoned: treadle.TooMany
     assert_type(abandoned.allowed, int)
 
 
+def ask_database(question: str, database: sqlite3.Connection) -> int:
+    return len(question)
+
+
 def a_task_has_the_type_of_its_result() -> None:
     with treadle.TaskGroup(timeout=5, on_error="collect") as group:
         assert_type(group, treadle.TaskGroup)
@@ -239,7 +243,17 @@ def a_task_has_the_type_of_its_result() -> None:
 
 
 def submitted_arguments_are_checked(group: treadle.TaskGroup) -> None:
-    group.submit(len, 3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    group.submit(len, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def what_a_worker_has_open_is_the_last_argument(group: treadle.TaskGroup, pool: treadle.PoolExecutor) -> None:
+    async def ask_later(question: str, database: sqlite3.Connection) -> bytes:
+        return question.encode()
+
+    assert_type(group.submit(ask_database, "why"), treadle.Task[int])
+    assert_type(pool.submit(ask_database, "why"), treadle.Task[int])
+    assert_type(pool.submit(ask_later, "why"), treadle.Task[bytes])
+    group.submit(ask_database)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def first_success_returns_what_its_functions_do() -> None:

@@ -95,10 +95,10 @@ def owner_and_locks(request: pytest.FixtureRequest) -> Iterator[tuple[object, li
             yield run, [run._course.crew.lock]
     elif request.param == "group":
         with treadle.TaskGroup() as group:
-            yield group, [group._book.crew.lock, group._book._counting, group._book._choosing]
+            yield group, [group._book.crew.lock, group._book._counting, group._book._engine._choosing]
     elif request.param == "executor":
         with treadle.PoolExecutor() as pool:
-            yield pool, [pool._book.crew.lock, pool._book._counting, pool._book._choosing]
+            yield pool, [pool._book.crew.lock, pool._book._counting, pool._book._engine._choosing]
     else:
         with treadle.every(1000, list[int]) as periodic:
             yield periodic, [periodic._lock, periodic._book.crew.lock, periodic._book._counting]

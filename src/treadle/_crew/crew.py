@@ -67,6 +67,7 @@ class Crew(Muster):
         super().__init__(name, max_workers, sizer, account, Room(self))
         self.places = here.places  # in limiters: calls share those of whoever asked for them
         self.close_errors: list[BaseException] = []
+        self.stacks_calls = True  # a worker that waits for a call which has not begun may make it on its own stack
         self._make_engine = make_engine
         self._make_worker = make_worker
         self._force = Force(self, policy.grace)

@@ -114,12 +114,15 @@ def run_here(crew: Crew, chunk: Chunk) -> bool:
     """Make the call of ``chunk`` on this thread, if it is a worker of ``crew`` and nobody has begun it.
 
     Not where calls have a ``call_timeout``: two of them on one thread could not be told apart when it is stuck.
-    Nor in a block that may be cancelled by itself: its end could not be felt in a call of somebody else's.
+    Nor in a block that may be cancelled by itself: its end could not be felt in a call of somebody else's. Nor where
+    each worker has a resource, which the call that waits is in the middle of using.
     """
     worker = here.seat
     if here.scope is not None:
         return False
     if not isinstance(worker, ThreadWorker) or worker.crew is not crew or worker.chunk is None:
+        return False
+    if not crew.stacks_calls:
         return False
     if len(worker.outer) >= MAX_STACKED_CALLS or (crew.attempts and crew.attempts.policy.call_timeout is not None):
         return False

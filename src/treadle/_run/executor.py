@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from treadle._core.describe import describe, show_own
 from treadle._core.hedge import Hedge
@@ -19,9 +19,11 @@ from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineOption, WorkersO
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
 from treadle._crew.policy import Policy
+from treadle._engines.resource import as_resource, spares
 from treadle._run.choosing import check_engine
 from treadle._run.task import Task
 from treadle._run.task_book import TaskBook
+from treadle._run.task_engine import TaskSpec
 from treadle._run.tuning import count_workers
 from treadle._sync import timekeeper
 from treadle._sync.limiter import Limiter
@@ -29,6 +31,7 @@ from treadle.errors import PoolClosed, WrongType
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 IDLE_SECONDS = 10.0
 _numbers = count()
@@ -89,6 +92,9 @@ class PoolExecutor(ThreadPoolExecutor):
             long as it takes; then only Ctrl-C asks calls that run to end.
         max_abandoned: Calls left behind and still stuck at most, before the executor breaks; by default
             ``max_workers``.
+        resource: Opens what must not be shared between threads; see ``map``. Each worker opens one for itself, and
+            calls get it as their last positional argument. A call that waits for a task of its own executor keeps its
+            own: the other is made by a further worker, with a further resource.
         engine: ``"threads"``, ``"processes"`` or ``"coroutines"``; see ``map``. Where it is not given, all calls are
             made as the first function submitted needs it: coroutine functions on an event loop, others on threads.
         max_tasks_per_child: Calls after which a process is replaced by a fresh one.
@@ -118,6 +124,7 @@ class PoolExecutor(ThreadPoolExecutor):
         hedge: Hedge | None = None,
         grace: float | None = None,
         max_abandoned: int | None = None,
+        resource: Callable[[], Any] | None = None,
         engine: EngineOption | None = None,
         max_tasks_per_child: int | None = None,
     ) -> None:
@@ -127,16 +134,27 @@ class PoolExecutor(ThreadPoolExecutor):
             raise WrongType("thread_name_prefix", describe(thread_name_prefix), "a string")
         if initializer is not None:
             check_callable("initializer", initializer)
-        stuck = workers if max_abandoned is None else max_abandoned
-        leave_after = DEFAULT_GRACE_SECONDS if grace is None else grace
-        policy = Policy(call_timeout, retry, limiter, hedge, leave_after, stuck)
+        if resource is not None:
+            check_callable("resource", resource)
+        policy = Policy(
+            *(call_timeout, retry, limiter, hedge, DEFAULT_GRACE_SECONDS if grace is None else grace),
+            workers if max_abandoned is None else max_abandoned,
+            spares=spares(resource),
+        )
         name = thread_name_prefix or f"pool-{next(_numbers)}"
         self._book = TaskBook(
-            *("executor", name, workers, policy, PoolClosed),
-            *(initializer, tuple(initargs), IDLE_SECONDS),
-            *(f"{thread_name_prefix}_" if thread_name_prefix else None, engine, max_tasks_per_child),
+            TaskSpec(
+                *("executor", name, workers, policy, PoolClosed),
+                initializer=initializer,
+                initargs=tuple(initargs),
+                resource=as_resource(resource, retry),
+                idle_seconds=IDLE_SECONDS,
+                prefix=f"{thread_name_prefix}_" if thread_name_prefix else None,
+                engine=engine,
+                max_tasks_per_child=max_tasks_per_child,
+                is_tuned=max_workers == "auto",
+            )
         )
-        self._book.is_tuned = max_workers == "auto"
         self._grace = self._book.grace = grace
         self._book.goodbye = self._book.finish
         # By the names that the standard library's executor has for them; what is left of that is not made.
@@ -156,7 +174,11 @@ class PoolExecutor(ThreadPoolExecutor):
     def submit(self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
     @overload
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
-    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Task[Any]:
+    @overload  # where there is a resource, which is the last argument
+    def submit(self, fn: Callable[[*Ts, Any], Coroutine[Any, Any, T]], /, *args: *Ts) -> Task[T]: ...
+    @overload
+    def submit(self, fn: Callable[[*Ts, Any], T], /, *args: *Ts) -> Task[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:  # type: ignore[misc]  # for *Ts
         """Have ``fn(*args, **kwargs)`` called on a thread, and return its task.
 
         The call sees the context variables of whoever submits it.

@@ -12,6 +12,7 @@ from treadle._core.real_time import perf_counter
 from treadle._crew.policy import Policy
 from treadle._run.task import Task
 from treadle._run.task_book import TaskBook
+from treadle._run.task_engine import TaskSpec
 from treadle._sync.parker import Parker
 from treadle.errors import PeriodicStopped
 
@@ -69,7 +70,7 @@ class PeriodicBook(TaskBook):
         hear_end: Callable[[Task[Any], str], object],
         hear_fork: Callable[[], object],
     ) -> None:
-        super().__init__("periodic", name, 1, policy, PeriodicStopped)
+        super().__init__(TaskSpec("periodic", name, 1, policy, PeriodicStopped))
         self._hear_end = hear_end
         self._hear_fork = hear_fork
 

@@ -63,24 +63,29 @@ def _arguments_of(kind: str) -> str:
     return f"submit() passes on all that stands behind the function; options are given to the {kind}"
 
 
-def make_call(call: Call) -> Any:
-    """Make the call; what a crew of tasks has for its function. Each attempt has its own copy of the context."""
+def make_call(call: Call, *resource: Any) -> Any:
+    """Make the call; what a crew of tasks has for its function. Each attempt has its own copy of the context.
+
+    Args:
+        call: The call.
+        resource: What the worker has open for its calls, if anything: their last positional argument.
+    """
     if call.places and not here.places:
         here.places = call.places
         try:
-            result = call.context.copy().run(call.fn, *call.args, **call.kwargs)
+            result = call.context.copy().run(call.fn, *call.args, *resource, **call.kwargs)
         finally:
             here.places = ()
     else:
-        result = call.context.copy().run(call.fn, *call.args, **call.kwargs)
+        result = call.context.copy().run(call.fn, *call.args, *resource, **call.kwargs)
     if type(result) is CoroutineType:
         raise never_awaited(result)
     return result
 
 
-def make_call_here(call: Call) -> Any:
-    """Make the call, where the engine sees to its context and places, and awaits what it returns."""
-    return call.fn(*call.args, **call.kwargs)
+def make_call_here(call: Call, *resource: Any) -> Any:
+    """As ``make_call``, where the engine sees to the call's context and places, and awaits what it returns."""
+    return call.fn(*call.args, *resource, **call.kwargs)
 
 
 class TaskChunk(Chunk):

@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from contextlib import suppress
-from contextvars import copy_context
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -17,42 +15,26 @@ from typing import Any
 from treadle._core import clock, register
 from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
-from treadle._core.coroutine_function import is_coroutine_function
-from treadle._core.describe import count_of, describe_function
+from treadle._core.describe import count_of
 from treadle._core.outcome import Stats
 from treadle._core.real_time import perf_counter
 from treadle._core.register import WorkerState
-from treadle._core.settings import EngineOption, RunEngine, check_callable
+from treadle._core.settings import check_callable
 from treadle._core.tell import tell
-from treadle._crew.chunking import ChunkSizer
-from treadle._crew.crew import Crew
 from treadle._crew.onlook import in_hand, states_of
-from treadle._crew.policy import Policy
 from treadle._crew.stragglers import Stragglers
 from treadle._crew.worker import Worker
-from treadle._engines.engine import CallPlan
-from treadle._run.choosing import choose_engine, engine_for
 from treadle._run.shutdown import Shutdown
-from treadle._run.task import Call, Task, TaskChunk, make_call, make_call_here
-from treadle._run.tuning import Tuning
+from treadle._run.task import Call, Task, TaskChunk
+from treadle._run.task_engine import TaskEngine, TaskSpec
 from treadle._sync import timekeeper
 from treadle._sync.aside import run_aside
 from treadle._sync.cancelling import refuse_on_loop
 from treadle._sync.parker import Parker
 from treadle._sync.raw import is_mine
-from treadle.errors import TooManyAbandoned, WrongType
+from treadle.errors import TooManyAbandoned
 
 NOT_BEGUN = "has not begun"  # a book that is closed for this reason will be open yet
-
-
-class TaskSizer(ChunkSizer):
-    """Each task travels alone, and is worth a worker: nothing is known of it from the ones before."""
-
-    is_learning = False
-
-    def is_worth_sharing(self, calls: int, gil: bool) -> bool:  # noqa: ARG002  # the signature is ChunkSizer's
-        """Tell whether any task waits."""
-        return calls > 0
 
 
 class TaskBook:
@@ -62,57 +44,16 @@ class TaskBook:
     other way round. So no task is forgotten.
 
     Args:
-        kind: What a person calls the owner: ``group`` or ``executor``.
-        name: Of the owner.
-        max_workers: Of its crew.
-        policy: What its calls are held to.
-        refuse: Returns the error for a submission after ``close``, given the reason.
-        initializer: Called by each worker before its first call, where there is one.
-        initargs: Its arguments.
-        engine: How calls are made; None: as the first one needs it.
-        idle_seconds: After which workers leave; by default they stay until the crew stops.
-        prefix: Of the names of the threads.
-        max_tasks_per_child: Calls after which a process is replaced, where calls are made in processes.
+        spec: What the owner is made of.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        name: str,
-        max_workers: int,
-        policy: Policy,
-        refuse: Callable[[str, str], Exception],
-        initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
-        idle_seconds: float = float("inf"),
-        prefix: str | None = None,
-        engine: EngineOption | None = None,
-        max_tasks_per_child: int | None = None,
-    ) -> None:
-        self.kind = kind
-        self.name = name
-        self.policy = policy
-        self._plan = CallPlan(
-            *(make_call, copy_context()),
-            initializer=initializer,
-            initargs=initargs,
-            brings_context=True,
-            max_tasks_per_child=max_tasks_per_child,
-        )
-        self.crew = Crew(
-            *(name, max_workers, None, TaskSizer(max_workers, 1, None), self, policy),
-            idle_seconds=idle_seconds,
-            prefix=prefix,
-        )
-        self._engine: RunEngine | None = None
-        self._takes_any = engine == "coroutines"  # also what only turns out to return a coroutine
-        # Both reentrant, as a handler or a finalizer may come upon their holder; each says what is so in between.
-        self._choosing = threading.RLock()  # protects the choice of the engine: who comes first in it has the choice
-        self._counting = threading.RLock()  # protects the counts
-        if engine is not None:
-            self._choose(engine)
-        self.is_tuned = False  # the number of workers is found while calls are made
-        self._tuning: Tuning | None = None
+    def __init__(self, spec: TaskSpec) -> None:
+        self.kind = spec.kind
+        self.name = spec.name
+        self.policy = spec.policy
+        self._refuse = spec.refuse
+        self._engine = TaskEngine(spec)
+        self.crew = self._engine.make_crew(self)
         self.unfinished: dict[Task[Any], None] = {}
         self.closed: str | None = None  # why nothing can be submitted any more
         self.broken: BaseException | None = None  # why no call can be made any more
@@ -120,7 +61,6 @@ class TaskBook:
         self.on_failure: Callable[[Task[Any]], object] = id  # called after a task has failed; by default for nothing
         self.goodbye: Callable[[float | None], object] = self.cancel_all
         self.grace: float | None = None  # after which the interpreter's exit leaves calls behind; None: never
-        self._refuse = refuse
         self._numbers = count()
         self._is_breakage_told = False
         self._closing: str | None = None  # what will close it when no task is left
@@ -129,7 +69,8 @@ class TaskBook:
         self._is_forked = False
         self._done: dict[TaskChunk, None] = {}
         self._waiters: list[Parker] = []
-        self._stragglers = Stragglers(kind, name, policy.max_abandoned)
+        self._stragglers = Stragglers(spec.kind, spec.name, spec.policy.max_abandoned)
+        self._counting = threading.RLock()  # protects the counts; reentrant, as a handler may come upon its holder
         self._counts = {"succeeded": 0, "failed": 0, "timed_out": 0, "cancelled": 0}
         self._uncounted: deque[str] = deque()
         self._began = perf_counter()
@@ -140,12 +81,7 @@ class TaskBook:
     def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[Any]:
         """Have ``fn(*args, **kwargs)`` called, and return its task."""
         check_callable("fn", fn)
-        if self._engine is None:
-            self._choose(engine_for(None, fn, "fn"))
-        if self.is_tuned and self._tuning is None:
-            self._tune(fn)
-        if is_coroutine_function(fn) is not (self._engine == "coroutines"):
-            self._check_kind(fn)
+        self._engine.prepare_for(fn)
         task: Task[Any] = Task(self, next(self._numbers), Call(fn, args, kwargs))
         chunk = task._chunk
         assert chunk is not None
@@ -166,34 +102,6 @@ class TaskBook:
             self._withdraw(task)
             raise
         return task
-
-    def _choose(self, engine: RunEngine) -> None:
-        """Let calls be made by ``engine``, unless one is chosen already."""
-        with self._choosing:
-            if self._engine is not None:
-                return
-            plan = self._plan if engine != "coroutines" else replace(self._plan, fn=make_call_here)
-            choice = choose_engine(engine, plan, self.name, max_workers=0)
-            if self._engine is None:
-                self.crew.equip(choice.make_engine, choice.make_worker)
-                self._engine = engine
-
-    def _tune(self, fn: Callable[..., Any]) -> None:
-        """Let the number of workers be found, beginning with what is known of ``fn``."""
-        with self._choosing:
-            if self._tuning is None and self._engine is not None:
-                self._tuning = Tuning(self._engine, fn, self.policy.limiter)
-                self.crew.tune(self._tuning.knee)
-
-    def _check_kind(self, fn: Callable[..., Any]) -> None:
-        """Raise for a function of the other kind: one that is not awaited where all are, or the other way round."""
-        engine = engine_for(None, fn, "fn")  # raises for what nobody can call
-        if engine != "coroutines" and not self._takes_any:
-            what = f"the plain function {describe_function(fn)}"
-            raise WrongType("fn", what, f"a coroutine function, as the first was that this {self.kind} got")
-        if engine == "coroutines":
-            what = f"the coroutine function {describe_function(fn)}"
-            raise WrongType("fn", what, f"a plain function, as this {self.kind} makes calls on {self._engine}")
 
     def _withdraw(self, task: Task[Any]) -> bool:
         """Take back a task that was not handed out; False: too late, and if its call has begun, it is asked to end."""
@@ -450,8 +358,7 @@ class TaskBook:
             return Shutdown(self, interrupts, grace, holds_exit).wait()
         finally:
             register.dismiss(self)
-            if self._tuning is not None:
-                self._tuning.end()
+            self._engine.stop_tuning()
 
     def finish(self, grace: float | None = None) -> None:
         """Wait, at the interpreter's exit, for what was submitted; or only until the grace is over, if there is one."""
@@ -512,7 +419,7 @@ class TaskBook:
         """Close in a forked child: the crew stayed with the parent."""
         self.closed = "belongs to the process that was forked"
         self._is_forked = True
-        self._choosing, self._counting = threading.RLock(), threading.RLock()
+        self._counting = threading.RLock()
         self.unfinished.clear()
         self._waiters.clear()
         self.crew.close_after_fork()
@@ -557,7 +464,7 @@ class TaskBook:
             running=running,
             workers=len(crew.workers),
             seconds=perf_counter() - self._began,
-            decision=None if self._tuning is None else f"{self._tuning.engine}; {self._tuning.decision}",
+            decision=self._engine.decision,
         )
 
     def _count(self) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
+from typing import Any, Literal, ParamSpec, Self, TypeVar, TypeVarTuple, overload
 
 from treadle._core import clock
 from treadle._core.cancellation import Registration, Scope, check_cancelled, current_scope, enter, leave
@@ -24,9 +24,11 @@ from treadle._core.settings import (
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
 from treadle._crew.policy import Policy
+from treadle._engines.resource import as_resource, spares
 from treadle._run.choosing import check_engine
 from treadle._run.task import Task
 from treadle._run.task_book import NOT_BEGUN, TaskBook
+from treadle._run.task_engine import TaskSpec
 from treadle._run.tuning import count_workers
 from treadle._sync import timekeeper
 from treadle._sync.cancelling import refuse_on_loop
@@ -36,6 +38,7 @@ from treadle.errors import Cancelled, GroupClosed, InvalidArgument, TooManyAband
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 OnError = Literal["cancel", "collect"]
 
@@ -71,6 +74,8 @@ class TaskGroup:
         limiter: The gate that every call passes.
         hedge: When a slow call is started a second time.
         max_abandoned: Calls left behind and still stuck at most, before the group breaks.
+        resource: Opens what must not be shared between threads; see ``map``. Each worker opens one for itself, and
+            calls get it as their last positional argument; the end of the block waits until all are closed.
         engine: ``"threads"``, ``"processes"`` or ``"coroutines"``; see ``map``. Where it is not given, all calls are
             made as the first function submitted needs it: coroutine functions on an event loop, others on threads.
 
@@ -100,6 +105,7 @@ class TaskGroup:
         limiter: Limiter | None = None,
         hedge: Hedge | None = None,
         max_abandoned: int | None = None,
+        resource: Callable[[], Any] | None = None,
         engine: EngineOption | None = None,
     ) -> None:
         check_engine(engine, None)
@@ -110,13 +116,22 @@ class TaskGroup:
             raise WrongType("name", describe(name), "a string")
         if on_error not in ("cancel", "collect"):
             raise not_among("on_error", on_error, ("cancel", "collect"))
+        if resource is not None:
+            check_callable("resource", resource)
         policy = Policy(
             *(call_timeout, retry, limiter, hedge),
             DEFAULT_GRACE_SECONDS if grace is None else grace,
             workers if max_abandoned is None else max_abandoned,
+            spares=spares(resource),
         )
-        self._book = TaskBook("group", "group" if name is None else name, workers, policy, GroupClosed, engine=engine)
-        self._book.is_tuned = max_workers == "auto"
+        self._book = TaskBook(
+            TaskSpec(
+                *("group", "group" if name is None else name, workers, policy, GroupClosed),
+                resource=as_resource(resource, retry),
+                engine=engine,
+                is_tuned=max_workers == "auto",
+            )
+        )
         self._book.closed = NOT_BEGUN
         self._book.on_failure = self._note_failure
         self._book.goodbye = self._say_goodbye
@@ -170,7 +185,11 @@ class TaskGroup:
     def submit(self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
     @overload
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
-    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Task[Any]:
+    @overload  # where there is a resource, which is the last argument
+    def submit(self, fn: Callable[[*Ts, Any], Coroutine[Any, Any, T]], /, *args: *Ts) -> Task[T]: ...
+    @overload
+    def submit(self, fn: Callable[[*Ts, Any], T], /, *args: *Ts) -> Task[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:  # type: ignore[misc]  # for *Ts
         """Have ``fn(*args, **kwargs)`` called on a thread, and return its task.
 
         May be called from the block, from tasks, and from other threads. The call sees the context variables of
