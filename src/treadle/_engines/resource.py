@@ -136,11 +136,11 @@ class Resource(Generic[R]):
                 raise InvalidArgument("max_age", "0", "more than 0 seconds, or None for no limit")
         if not isinstance(one_at_a_time, bool):
             raise WrongType("one_at_a_time", describe(one_at_a_time), "True or False")
-        self.factory = factory
-        self.renew_on = renew_on
-        self.check = check
-        self.max_age = max_age
-        self.one_at_a_time = one_at_a_time
+        self.factory: Callable[[], Any] = factory
+        self.renew_on: RenewOn = renew_on
+        self.check: Callable[[Any], object] | None = check
+        self.max_age: float | None = max_age
+        self.one_at_a_time: bool = one_at_a_time
         self._locks = _Locks()
 
     def __call__(self) -> R:
