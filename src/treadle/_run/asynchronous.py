@@ -27,10 +27,13 @@ class AsyncStream(AsyncIterator[T]):
         return self
 
     async def __anext__(self) -> T:
-        while (value := next(self._batch, _NOTHING)) is _NOTHING:
-            self._batch = await self._next_batch()
-        result: T = value
-        return result
+        try:
+            while (value := next(self._batch, _NOTHING)) is _NOTHING:
+                self._batch = await self._next_batch()
+            result: T = value
+            return result
+        finally:
+            del self  # an error's traceback leads to this frame, and must not lead on to the run
 
     async def _next_batch(self) -> Iterator[Any]:
         turn, turns = Turn(), self._course.turns

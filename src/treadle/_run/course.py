@@ -33,6 +33,7 @@ from treadle._engines.engine import CallPlan
 from treadle._run.choosing import EngineChoice
 from treadle._run.intake import Intake
 from treadle._run.ledger import Ledger
+from treadle._run.told import Told, is_cancelled
 from treadle._run.tuning import Tuning
 from treadle._run.turn import Turns
 from treadle._run.unread import Unread
@@ -286,10 +287,18 @@ class Course:
         Not where it was cancelled with what it is a part of: then whoever started it had no time to ask.
         """
         unread, self.unread = self.unread, None
-        if unread is not None and not (self.is_forked or isinstance(self.ending, Cancelled)):
+        if unread is not None and not (self.is_forked or is_cancelled(self.ending)):
             unread.warn((unread.ledger or self.ledger).taken)
 
     # Sealed, or finished with nothing left
+
+    def note_told(self, error: BaseException) -> None:
+        """Keep of ``error``, which the consumer gets now, no more than what is said of it."""
+        self.is_ending_told = True
+        if self.ending is error:
+            self.ending = Told(error)
+        if self.intake.error is error:
+            self.intake.error = None
 
     def seal(self) -> None:
         """Close the account, leave behind what still runs, and say so."""

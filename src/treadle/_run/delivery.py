@@ -118,9 +118,7 @@ class Delivery(Iterator[Iterator[Any]]):
                     stalled = not self._wait(parker, seconds)
         except BaseException as error:  # Ctrl-C above all: the run ends, its account is exact
             self._course.end_interrupted(error)
-            self._course.is_ending_told = True
-            self._is_over = True
-            return Raiser(error)
+            return self._raise(error)
         finally:
             if HERE in turns and turns[HERE] is turn:
                 del turns[HERE]
@@ -325,9 +323,8 @@ class Delivery(Iterator[Iterator[Any]]):
             error = next(iter(course.crew.close_errors), None)
         if error is None:
             return END
-        self._is_over = True
         course.ending = error
-        return Raiser(error)
+        return self._raise(error)
 
     def _wait_for(self, chunk: Chunk | None) -> None:
         course = self._course
@@ -380,7 +377,12 @@ class Delivery(Iterator[Iterator[Any]]):
         else:
             course.name_ending()
         course.is_ending_told = True
-        return Raiser(error) if error is not None else self._refuse()
+        return self._raise(error) if error is not None else self._refuse()
+
+    def _raise(self, error: BaseException) -> Iterator[Any]:
+        self._is_over = True
+        self._course.note_told(error)
+        return Raiser(error)
 
     def _refuse(self) -> Iterator[Any]:
         course = self._course

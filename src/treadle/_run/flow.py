@@ -14,8 +14,9 @@ from treadle._core.user_code import is_a
 from treadle._run.course import Course
 from treadle._run.pipeline_stats import PipelineStats, StageStats
 from treadle._run.stage import Gauge, Stage
+from treadle._run.told import Told, is_cancelled
 from treadle._run.unread import Unread
-from treadle.errors import Cancelled, PipelineClosed, RunClosed, TooManyAbandoned
+from treadle.errors import PipelineClosed, RunClosed, TooManyAbandoned
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -75,7 +76,7 @@ class FlowAccount:
     def too_many(self) -> TooManyAbandoned | None:
         """Return the error of a stage that was closed and left too many calls behind."""
         courses = [leg.course for leg in self.legs]
-        closed = (course for course in courses if course.ending is None or is_a(course.ending, Cancelled))
+        closed = (course for course in courses if course.ending is None or is_cancelled(course.ending))
         return next((course.too_many for course in closed if course.too_many is not None), None)
 
     def note_end(self) -> None:
@@ -87,7 +88,8 @@ class FlowAccount:
         """Say on ``error``, which ended all of it, what else had failed by then: nobody is told otherwise."""
         for number, leg in enumerate(self.legs, 1):
             other = leg.course.ending
-            if other is not None and other is not error and not is_a(other, Cancelled):
+            is_same = other.stands_for(error) if isinstance(other, Told) else other is error
+            if other is not None and not is_same and not is_cancelled(other):
                 annotate(error, f"stage {number} ({leg.stage.name}) had ended with {describe(other)}")
 
 
@@ -129,6 +131,7 @@ class Flow(Iterator[T], Generic[T]):
             self._end = f"has ended with {describe(error)}"
             self._account.end()
             self._account.tell_other_failures(error)
+            del self  # the stages know the error, whose traceback leads here
             raise
 
     def __enter__(self) -> Self:

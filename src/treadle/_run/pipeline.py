@@ -305,8 +305,11 @@ class Pipeline(Generic[T]):
             whole = self._with(mapping, "for_each", sink, told, options, "sink")
             with whole.start(timeout=timeout) as flow:
                 self._latest = whole._latest
-                flow.wait()
-        return flow.stats
+                try:
+                    stats = flow.wait()
+                finally:
+                    del flow, whole, told  # they know the error that ended the flow, whose traceback leads here
+        return stats
 
     @suggesting
     def start(self, *, timeout: float | None = None) -> Flow[T]:

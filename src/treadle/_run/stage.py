@@ -191,6 +191,7 @@ def _batches(run: Run[Any, Any], size: int, timeout: float | None) -> Iterator[l
         try:
             item = results.take(deadline)
         except Exception as error:
+            del run, results  # they know the error, whose traceback leads here
             if batch:
                 yield batch
             if is_a(error, StopIteration):
@@ -218,12 +219,15 @@ class _Reader:
         Raises:
             StopIteration: There is no more.
         """
-        while (result := next(self._results, _NOTHING)) is _NOTHING:
-            batch = self._run._delivery.next_until(deadline)
-            if batch is None:
-                return _NOTHING
-            self._results = batch
-        return result
+        try:
+            while (result := next(self._results, _NOTHING)) is _NOTHING:
+                batch = self._run._delivery.next_until(deadline)
+                if batch is None:
+                    return _NOTHING
+                self._results = batch
+            return result
+        finally:
+            del self  # the run knows the error that ends it, whose traceback leads here
 
 
 class Gauge:
@@ -253,6 +257,7 @@ class Gauge:
                 yield item
                 self.since = perf_counter()
         finally:
+            del items  # a run knows the error that ended it, whose traceback leads here
             self.ended = now = perf_counter()
             if self.since is not None:
                 since, self.since = self.since, None
