@@ -11,7 +11,7 @@ import os
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -456,10 +456,18 @@ def test_no_item_is_an_error() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_items_get_few_workers(count: int) -> None:
-    found = treadle.diagnose(wait, iter([0.001] * count), seconds=3)
+    found = treadle.diagnose(wait, iter([0.001] * count), seconds=3, repeat=False)
 
     assert found.items == count
     assert max(speed.workers for speed in found.speeds) <= count
+
+
+@pytest.mark.parametrize("items", [[0.001] * 3, iter([0.001] * 3)], ids=["a list", "an iterator"])
+def test_few_items_that_are_called_again_are_a_sample_of_many(items: Iterable[float]) -> None:
+    found = treadle.diagnose(wait, items, seconds=3, max_workers=8)
+
+    assert found.items == 3
+    assert max(speed.workers for speed in found.speeds if speed.engine == "threads") == 8
 
 
 def test_a_function_that_always_fails_raises_its_own_error() -> None:

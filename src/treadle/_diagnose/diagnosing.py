@@ -34,8 +34,9 @@ def diagnose(
 
     Calls ``fn`` with items, for real, with all that it does to files, databases and servers: on one thread, then on
     more and more, and in processes (a coroutine function: on an event loop). As long as there are items, each is
-    called once; when they end, those there were are called again, in turn. With ``repeat=False`` nothing more is
-    measured then, and the rest is what is to be expected. The table says which is which.
+    called once; when they end, those there were are called again, in turn, and what is advised is for many more of
+    their kind. With ``repeat=False`` nothing more is measured then, the rest is what is to be expected, and what is
+    advised is for as many as there were. The table says which is which.
 
     The thread that calls ``diagnose`` takes the items, as they are needed, so an endless iterable is fine. Ctrl-C and
     a cancellation end it as they end a run. Results are not kept.
@@ -48,7 +49,7 @@ def diagnose(
             itself comes on top.
         max_workers: At a time at most; 64 unless given. For the sake of who is asked.
         max_items: That are taken at most.
-        repeat: Whether an item may be called more than once.
+        repeat: Whether an item may be called more than once; the items are a sample then, and else all there are.
         resource: As in ``map``.
 
     Returns:
@@ -81,9 +82,12 @@ def diagnose(
         iterator = iter(items)
     except TypeError:
         raise WrongType("items", f"{describe(items)} ({type(items).__name__})", "iterable") from None
-    try:
-        left = len(items)  # type: ignore[arg-type]  # those without raise
-    except Exception:
-        left = None
     supply = Supply(iterator, max_items, repeat)
-    return Examination(fn, supply, left, seconds, max_workers, resource).diagnosis()
+    return Examination(fn, supply, _length_of(items), seconds, max_workers, resource).diagnosis()
+
+
+def _length_of(items: Iterable[Any]) -> int | None:
+    try:
+        return len(items)  # type: ignore[arg-type]  # those without raise
+    except Exception:
+        return None

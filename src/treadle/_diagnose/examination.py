@@ -138,6 +138,9 @@ class Examination:
 
     @property
     def _left(self) -> int | None:
+        """How many items there will be: where they are called again they are a sample, and say nothing of that."""
+        if self._supply.may_repeat:
+            return None
         return self._supply.total if self._given is None else self._given
 
     def _is_tiny(self) -> bool:

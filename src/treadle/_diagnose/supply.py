@@ -16,6 +16,7 @@ class Supply:
     Attributes:
         taken: Of the input.
         error: That the input has raised.
+        may_repeat: Whether an item may be called again.
     """
 
     def __init__(self, items: Iterator[Any], most: int, may_repeat: bool) -> None:
@@ -23,7 +24,7 @@ class Supply:
         self.error: BaseException | None = None
         self._items = items
         self._most = most
-        self._may_repeat = may_repeat
+        self.may_repeat = may_repeat
         self._returned: deque[Any] = deque()
         self._left_out: list[Any] = []
         self._kept: deque[Any] = deque(maxlen=KEPT_ITEMS)
@@ -36,7 +37,7 @@ class Supply:
 
     def lacks(self) -> bool:
         """Tell whether there is nothing left to be called."""
-        return (self._has_ended or self._is_full()) and not self._returned and not (self._may_repeat and self._kept)
+        return (self._has_ended or self._is_full()) and not self._returned and not (self.may_repeat and self._kept)
 
     def items(self, is_over: Callable[[int], bool]) -> Iterator[Any]:
         """Yield items until it is over, which is asked with the number of those that were yielded."""
@@ -77,7 +78,7 @@ class Supply:
                 self.taken += 1
                 self._kept.append(item)
                 return item
-        if not self._may_repeat or not self._kept:
+        if not self.may_repeat or not self._kept:
             raise StopIteration
         self._kept.rotate(-1)
         return self._kept[-1]
