@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 
 from treadle._core import register
 from treadle._core.register import WorkerState
 from treadle._core.tell import tell
 from treadle._crew.onlook import LeftBehind
 from treadle.errors import TooManyAbandoned
+
+# Calls that are left behind at once, and have a line of the log each.
+MAX_LINES = 3
 
 
 class Stragglers:
@@ -46,17 +50,31 @@ class Stragglers:
 
     def log(self) -> None:
         """Say in the log which calls were left behind since the last time. Without a lock: handlers are the user's."""
-        while True:
-            try:
-                call = self._unlogged.popleft()
-            except IndexError:
-                return
+        calls: list[LeftBehind] = []
+        with suppress(IndexError):
+            while True:
+                calls.append(self._unlogged.popleft())
+        if len(calls) > MAX_LINES:
+            self._log_together(calls)
+            return
+        for call in calls:
             state = call.state(is_abandoned=True)
             tell(
                 logging.WARNING,
                 "%s %r leaves a %s behind: the call for item %d (%s) still runs after %.1f s in %s",
                 *(self.kind, self.name, call.kind, state.index, state.item, state.seconds, state.thread),
             )
+
+    def _log_together(self, calls: list[LeftBehind]) -> None:
+        """Say it in one line: hundreds of alike ones would bury what else the log has to say."""
+        states = [call.state(is_abandoned=True) for call in calls]
+        named = ", ".join(f"{state.index} ({state.item})" for state in states[:MAX_LINES])
+        tell(
+            logging.WARNING,
+            "%s %r leaves %d %ss behind: the calls for items %s and %d more still run, the oldest after %.1f s",
+            *(self.kind, self.name, len(calls), calls[0].kind, named, len(calls) - MAX_LINES),
+            max(state.seconds for state in states),
+        )
 
     def is_over(self) -> bool:
         """Tell whether none of them runs any more."""
