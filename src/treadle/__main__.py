@@ -13,6 +13,8 @@ def main() -> None:
         if error.name not in ("click", "rich"):
             raise
         sys.exit(f"treadle: the command line needs {error.name}: pip install 'treadle[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
     cli(prog_name="treadle")
 
 

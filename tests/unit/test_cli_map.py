@@ -212,24 +212,31 @@ def test_a_users_mistake_is_explained_without_our_traceback(folder: Path, argume
     assert "treadle/_cli" not in err
 
 
-def test_json_that_does_not_parse_names_file_and_line_after_the_results_before(folder: Path) -> None:
-    (folder / "in.jsonl").write_text('{"n": 1}\n{"n": \n{"n": 3}\n')
+@pytest.mark.parametrize("engine", ["threads", "processes"])
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["work:double", "--json"], "2: this is not JSON: Expecting value (column 7)"),
+        (["work:double", "--json", "--key", "n"], "3: there is no field 'n', which --key names"),
+        (["work:shout", "--lines"], "4: this is not UTF-8: invalid continuation byte"),
+        (["work:double", "--json"], "4: this is not UTF-8: invalid continuation byte"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_one_items_failure(
+    folder: Path, options: list[str], problem: str, engine: str
+) -> None:
+    """One of a million must not end the run of all others."""
+    (folder / "in.txt").write_bytes(b'{"n": 1}\n{"n": \n{"m": 3}\nb\xe4d\n{"n": 5}\n')
+    options = [*options[:2], "in.txt", *options[2:], "--ordered", "--engine", engine]
 
-    code, out, err = run_treadle("map", "work:double", "--json", "in.jsonl", cwd=folder)
+    code, out, err = run_treadle("map", *options, cwd=folder)
 
-    assert code == 2
-    assert [row["value"] for row in rows(out)] == [2]
-    assert "in.jsonl:2: this is not JSON: Expecting value (column 7)" in err
-
-
-def test_text_that_is_not_utf8_names_file_and_line(folder: Path) -> None:
-    (folder / "lines.txt").write_bytes(b"good\nb\xe4d\n")
-
-    code, out, err = run_treadle("map", "work:shout", "--lines", "lines.txt", cwd=folder)
-
-    assert code == 2
-    assert len(rows(out)) == 1
-    assert "lines.txt:2: this is not UTF-8" in err
+    assert code == 1
+    assert [row["index"] for row in rows(out)] == [0, 1, 2, 3, 4]
+    assert (rows(out)[0]["status"], rows(out)[4]["status"]) == ("succeeded", "succeeded")
+    bad = rows(out)[int(problem[0]) - 1]
+    assert bad["error"] == {"type": "ValueError", "message": f"in.txt:{problem}"}
+    assert "treadle/_cli" not in err
 
 
 def test_each_line_of_a_pipe_is_answered_as_it_comes(folder: Path) -> None:

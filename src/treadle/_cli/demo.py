@@ -37,6 +37,7 @@ GAIN = 1.3
 # So much of what the cores could bring is nearly all of it.
 NEARLY = 0.75
 COLUMNS = 80
+_HAS_GROUPS = hasattr(os, "setpgid")
 CODE_COLUMNS = 51
 
 
@@ -199,7 +200,10 @@ def _advice_kept_off() -> Iterator[None]:
 def _server() -> Iterator[int]:
     """Run the demo's web server, and yield its port."""
     command = [sys.executable, "-m", "treadle._cli.demo_server"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    # In a process group of its own: Ctrl-C at a terminal is ours, and the server ends when we do.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0 if _HAS_GROUPS else None
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:

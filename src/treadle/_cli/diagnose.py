@@ -6,8 +6,7 @@ import json
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 import click
@@ -22,11 +21,13 @@ from treadle._cli.input_options import choose_inputs
 from treadle._cli.inputs import Entry, InputError
 from treadle._cli.map_command import EXIT_BROKEN_PIPE, EXIT_FAILED_ITEMS, EXIT_USAGE, FiniteNumber
 from treadle._cli.results import claim_stdout, discard
-from treadle._core.describe import cut_our_frames
+from treadle._cli.standard_error import EXIT_INTERRUPTED, say, write_beside
+from treadle._core.block import contextmanager
+from treadle._core.describe import cut_our_frames, escape_controls, hide_secrets
+from treadle._core.user_code import call_guarded
 from treadle._diagnose.diagnosing import DEFAULT_MAX_ITEMS, DEFAULT_MAX_WORKERS, DEFAULT_SECONDS
 from treadle._diagnose.diagnosis import Speed, cells
 
-EXIT_INTERRUPTED = 130
 BAR_CELLS = 16
 MAX_WIDTH = 100
 
@@ -60,7 +61,8 @@ def diagnose(
 
     FUNC and INPUT are those of treadle map. FUNC is really called, with all that it does to files, databases and
     servers: on one thread, then on more and more, and in processes (an async one: on an event loop). Inputs are
-    used once as long as there are some, and then again, unless --once is given.
+    used once as long as there are some, and then again: a few are enough, and what is advised is for many of their
+    kind. With --once none is used again, and what is advised is for as many as there are.
 
     \b
     Examples:
@@ -103,10 +105,16 @@ class _Values:
         self._entries = entries
 
     def __iter__(self) -> Any:
-        return (entry.value for entry in self._entries)
+        return map(_value_of, self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)  # type: ignore[arg-type]  # raises where nobody knows, as it should
+
+
+def _value_of(entry: Entry) -> Any:
+    if entry.problem is not None:
+        raise InputError(entry.problem)
+    return entry.value
 
 
 def _diagnose(function: Callable[[Any], Any], entries: Iterable[Entry], options: dict[str, Any]) -> treadle.Diagnosis:
@@ -114,19 +122,31 @@ def _diagnose(function: Callable[[Any], Any], entries: Iterable[Entry], options:
     console = Console(stderr=True)
     waiting = f"making calls, for {options['seconds']:g} s at most ..."
     try:
-        with console.status(waiting) if console.is_terminal else nullcontext():
+        with _status(console, waiting):
             return treadle.diagnose(function, _Values(entries), **options)
     except InputError as error:
-        click.echo(f"treadle: {error}", err=True)
+        say(f"treadle: {error}")
         sys.exit(EXIT_USAGE)
     except treadle.InvalidArgument as error:
         raise click.UsageError(_in_words(error)) from None
     except KeyboardInterrupt:
-        click.echo("treadle: interrupted, and nothing found out", err=True)
+        say("treadle: interrupted, and nothing found out")
         sys.exit(EXIT_INTERRUPTED)
     except BaseException as error:  # a call may raise anything
         _show(error)
         sys.exit(EXIT_FAILED_ITEMS)
+
+
+@contextmanager
+def _status(console: Console, text: str) -> Iterator[None]:
+    """Show ``text`` on a terminal while the block runs; that it cannot be shown is no reason not to find out more."""
+    status = console.status(text)
+    if console.is_terminal:
+        call_guarded(status.start)
+    try:
+        yield
+    finally:
+        call_guarded(status.stop)
 
 
 def _in_words(error: treadle.InvalidArgument) -> str:
@@ -136,8 +156,8 @@ def _in_words(error: treadle.InvalidArgument) -> str:
 def _show(error: BaseException) -> None:
     """Show the user's own traceback, from where their code begins."""
     cut_our_frames(error)
-    text = "".join(traceback.format_exception(error))
-    click.echo(f"every call failed, the first with:\n{text}", err=True, nl=False)
+    text = hide_secrets("".join(traceback.format_exception(error)))
+    write_beside(f"every call failed, the first with:\n{escape_controls(text)}")
 
 
 def command_for(found: treadle.Diagnosis, func: str, inputs: list[str]) -> str:

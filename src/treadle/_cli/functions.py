@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -43,8 +44,7 @@ def _load_module(place: str) -> ModuleType:
     is_path = place.endswith(".py") or "/" in place
     folder = str(Path(place).resolve().parent) if is_path else str(Path.cwd())
     if folder not in sys.path:
-        _import_ours()
-        sys.path.insert(0, folder)
+        sys.path.insert(_place_behind_the_library(), folder)
     try:
         return _load_file(Path(place)) if is_path else importlib.import_module(place)
     except ModuleNotFoundError as error:
@@ -59,9 +59,15 @@ def _load_module(place: str) -> ModuleType:
         raise _import_failure(place, error) from error
 
 
-def _import_ours() -> None:
-    """Import what Treadle imports only where it is needed, before files of the user's may be taken for it."""
-    import treadle._engines.process  # noqa: F401  # a socket.py of the folder would be run instead of the library's
+def _place_behind_the_library() -> int:
+    """Return where in ``sys.path`` the user's folder goes.
+
+    Behind the standard library: we, other libraries and processes to come import parts of it only when they need them,
+    and a ``socket.py`` of the folder would then be run instead. Before what is installed, as the folder is nearer.
+    """
+    library = Path(os.__file__).parent
+    ours = [at for at, place in enumerate(sys.path) if Path(place) in (library, library / "lib-dynload")]
+    return max(ours, default=-1) + 1
 
 
 def _load_file(path: Path) -> ModuleType:

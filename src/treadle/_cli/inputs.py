@@ -18,7 +18,7 @@ STANDARD_INPUT = 0
 
 
 class InputError(Exception):
-    """An input cannot be read; the text says which, where, and why."""
+    """A file of inputs cannot be read any further; the text says which, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,18 @@ class Entry:
     Attributes:
         key: Names it in the output: by its content, never by its place.
         value: What the function gets.
+        problem: Where it stands and what is wrong with it, if it cannot be used: a failure of this item alone.
     """
 
     key: str
     value: Any
+    problem: str | None = None
 
     def __repr__(self) -> str:
         return repr(self.key)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return tuple, ((self.key, self.value),)  # where it goes there may be no Treadle
+        return tuple, ((self.key, self.value, self.problem),)  # where it goes there may be no Treadle
 
 
 def from_arguments(arguments: Iterable[str]) -> Iterator[Entry]:
@@ -48,23 +50,29 @@ def from_arguments(arguments: Iterable[str]) -> Iterator[Entry]:
 def from_lines(paths: Iterable[str]) -> Iterator[Entry]:
     """Yield an entry for each line of the files that is not blank."""
     for path in paths:
-        for _, line in _read_lines(path):
-            yield Entry(key_of(line), line)
+        for _, line, problem in _read_lines(path):
+            yield Entry(key_of(line), line, problem)
 
 
 def from_json_lines(paths: Iterable[str], field: str | None) -> Iterator[Entry]:
     """Yield an entry for each line of the files, read as JSON; its ``field`` is the key, if one is named."""
     for path in paths:
-        for number, line in _read_lines(path):
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(
-                    f"{_name(path)}:{number}: this is not JSON: {error.msg} (column {error.colno})"
-                ) from None
-            except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a thousand brackets
-                raise InputError(f"{_name(path)}:{number}: this JSON cannot be read: {error}") from None
-            yield Entry(_field_of(value, field, f"{_name(path)}:{number}") if field else key_of(value), value)
+        for place, line, problem in _read_lines(path):
+            yield Entry(key_of(line), line, problem) if problem else _parse(line, field, place)
+
+
+def _parse(line: str, field: str | None, place: str) -> Entry:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        return Entry(key_of(line), None, f"{place}: this is not JSON: {error.msg} (column {error.colno})")
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a thousand brackets
+        return Entry(key_of(line), None, f"{place}: this JSON cannot be read: {error}")
+    if field is None:
+        return Entry(key_of(value), value)
+    if not isinstance(value, dict) or field not in value:
+        return Entry(key_of(value), value, f"{place}: there is no field {field!r}, which --key names")
+    return Entry(key_of(value[field]), value)
 
 
 def count_lines(paths: Iterable[str]) -> int | None:
@@ -90,23 +98,19 @@ def key_of(value: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def _field_of(value: Any, field: str, place: str) -> str:
-    if not isinstance(value, dict) or field not in value:
-        raise InputError(f"{place}: there is no field {field!r}, which --key names")
-    return key_of(value[field])
-
-
-def _read_lines(path: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file that are not blank, with their numbers, each as soon as it is complete."""
+def _read_lines(path: str) -> Iterator[tuple[str, str, str | None]]:
+    """Yield the lines of a file that are not blank, each as soon as it is there: its place, it, and what is wrong."""
     try:
         with _open(path) as file:
             for number, line in enumerate(_split(file), start=1):
+                place, problem = f"{_name(path)}:{number}", None
                 try:
                     text = line.decode("utf-8").rstrip("\r")
                 except UnicodeDecodeError as error:
-                    raise InputError(f"{_name(path)}:{number}: this is not UTF-8: {error.reason}") from None
+                    text = line.decode("utf-8", "backslashreplace").rstrip("\r")
+                    problem = f"{place}: this is not UTF-8: {error.reason}"
                 if text and not text.isspace():
-                    yield number, text
+                    yield place, text, problem
     except OSError as error:
         raise InputError(f"{_name(path)}: {error.strerror or error}") from None
 

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import BrokenExecutor
 from typing import Any, TextIO, cast
 
 import click
@@ -16,10 +17,11 @@ from treadle._cli.functions import load_function
 from treadle._cli.input_options import choose_inputs
 from treadle._cli.inputs import Entry, InputError
 from treadle._cli.results import AboveTheBar, JSONCall, TaggedOutput, Writer, claim_stdout, discard
-from treadle._cli.signals import Signals, Stopped
-from treadle._core.describe import describe_function
+from treadle._cli.signals import Signals
+from treadle._cli.standard_error import say
+from treadle._core.describe import describe_error, describe_function
 from treadle._core.settings import WorkersOption
-from treadle.errors import InvalidArgument, MissingExtra, NotPicklable
+from treadle.errors import InvalidArgument, MissingExtra, NotPicklable, TooManyAbandoned
 
 EXIT_FAILED_ITEMS = 1
 EXIT_USAGE = 2
@@ -52,7 +54,10 @@ class FiniteNumber(click.FloatRange):
 @click.option("--lines", "line_files", multiple=True, metavar="FILE", help="Each line of FILE is an input.")
 @click.option("--json", "json_files", multiple=True, metavar="FILE", help="Each line of FILE is an input, as JSON.")
 @click.option("--key", "key_field", metavar="FIELD", help="With --json: the field that names an input.")
-@click.option("--output", "-o", type=click.Path(dir_okay=False, writable=True), help="Write the results here.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False, writable=True),
+              help="Write the results here: a file that is not there yet, or empty.")  # fmt: skip
+@click.option("--append", is_flag=True, help="With --output: add to what is in the file.")
+@click.option("--fresh", is_flag=True, help="With --output: empty the file first.")
 @click.option("--max-workers", "-w", type=WorkersType(min=1), metavar="COUNT",
               help="Calls at a time (32); auto: as many as bring something, found by measuring.")  # fmt: skip
 @click.option("--ordered", is_flag=True, help="Write results in input order, not as they are done.")
@@ -74,6 +79,8 @@ def map_command(
     json_files: tuple[str, ...],
     key_field: str | None,
     output: str | None,
+    append: bool,
+    fresh: bool,
     max_workers: WorkersOption | None,
     ordered: bool,
     call_timeout: float | None,
@@ -98,8 +105,10 @@ def map_command(
 
     Results are {"index", "key", "status", "value"} lines on standard output; a line of a failed call has
     "error" instead of "value", and "attempts" where there were several. Everything else goes to standard
-    error, also what FUNC prints. SIGUSR1 shows
-    what each worker is doing.
+    error, also what FUNC prints. A line that is not UTF-8, or no JSON with --json, is a failed call.
+
+    The first Ctrl-C lets running calls end, the second leaves them behind; all that was taken is written either
+    way. SIGUSR1 shows what each worker is doing.
 
     \b
     Exit status: 0 all succeeded, 1 some failed, 2 the command or an input is wrong,
@@ -108,7 +117,7 @@ def map_command(
     entries = choose_inputs(inputs, line_files, json_files, key_field)
     function = load_function(func)
     signals = Signals()
-    with open_engine(engine) as maker, _open_results(output, line_files + json_files) as results:
+    with open_engine(engine) as maker, _open_results(output, line_files + json_files, append, fresh) as results:
         tagged = TaggedOutput()
         sys.stdout = cast(TextIO, tagged)  # it has what print() needs
         writer = Writer(_beside_progress(results, quiet))
@@ -127,13 +136,16 @@ def map_command(
             progress=not quiet,
             name=describe_function(function),
         )
-        signals.close_on_first(run)
+        if fresh:
+            results.truncate(0)  # not before it is known that there is something to do
+        signals.end(run, lambda: writer.written)
         code = _write_all(run, writer, results)
+        signals.all_is_written()
         run.close()
     if not quiet:
         writer.count_hidden_errors()
         if "auto" in (chosen, max_workers):
-            click.echo(f"treadle: decided for {run.stats.decision}", err=True)
+            say(f"treadle: decided for {run.stats.decision}")
     sys.exit(code if signals.number is None else 128 + signals.number)
 
 
@@ -144,7 +156,11 @@ def _start(call: Callable[[Entry], Any], entries: Iterable[Entry], **options: An
         raise click.UsageError(str(error)) from None
 
 
-def _open_results(output: str | None, inputs: tuple[str, ...]) -> TextIO:
+def _open_results(output: str | None, inputs: tuple[str, ...], append: bool, fresh: bool) -> TextIO:
+    if (append or fresh) and output is None:
+        raise click.UsageError("--append and --fresh are about the file that --output names")
+    if append and fresh:
+        raise click.UsageError("--append keeps what is in the file, --fresh does not; give one of them")
     try:
         stdout = claim_stdout()
     except OSError:
@@ -154,10 +170,25 @@ def _open_results(output: str | None, inputs: tuple[str, ...]) -> TextIO:
         return stdout
     if any(os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output) for path in inputs):
         raise click.UsageError(f"{output} is an input too; write the results to another file")
+    if not append and not fresh and os.path.isfile(output) and os.path.getsize(output):
+        raise click.UsageError(f"{output} is not empty; --append adds to it, --fresh empties it first")
     try:
-        return open(output, "w", encoding="utf-8", errors="backslashreplace")
+        # Not "w", which would empty it before the first result is there to take the place of the last.
+        results = open(output, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115  # the caller closes it
+        if append and _ends_within_a_line(output):
+            results.write("\n")
     except OSError as error:
         raise click.UsageError(f"{output} cannot be written: {error.strerror}") from None
+    return results
+
+
+def _ends_within_a_line(path: str) -> bool:
+    """Tell whether the last line of a file is not complete: whoever wrote it was killed."""
+    if not os.path.isfile(path) or not os.path.getsize(path):
+        return False
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def _beside_progress(results: TextIO, quiet: bool) -> TextIO:
@@ -172,15 +203,16 @@ def _write_all(run: treadle.Run[Any, str], writer: Writer, results: TextIO) -> i
         for outcome in run.outcomes():
             writer.write(outcome)
     except InputError as error:
-        click.echo(f"treadle: {error}", err=True)
+        say(f"treadle: {error}")
         return EXIT_USAGE
-    except Stopped:
-        return EXIT_STOPPED  # by a signal, whose number then is the status
     except BrokenPipeError:
         return _give_up(results, EXIT_BROKEN_PIPE)
     except OSError as error:
-        click.echo(f"treadle: the results cannot be written: {error.strerror}", err=True)
+        say(f"treadle: the results cannot be written: {error.strerror}")
         return _give_up(results, EXIT_STOPPED)
+    except (TooManyAbandoned, BrokenExecutor) as error:
+        say(f"treadle: the run ended early: {describe_error(error)}")
+        return EXIT_FAILED_ITEMS
     return EXIT_FAILED_ITEMS if run.stats.failed or run.stats.timed_out else 0
 
 

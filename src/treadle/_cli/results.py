@@ -13,7 +13,9 @@ from functools import partial
 from typing import Any, TextIO
 
 from treadle._cli.inputs import Entry
+from treadle._cli.standard_error import say, write_beside
 from treadle._core.block import contextmanager
+from treadle._core.describe import escape_controls, hide_secrets, is_control, shorten
 from treadle._core.outcome import Outcome
 
 MAX_TRACEBACKS = 5
@@ -24,7 +26,7 @@ class JSONCall:
     """Calls a function with the value of an entry and returns the JSON of its result.
 
     The encoding is part of the call: it runs on the worker's thread, and its failure is that item's. In another process
-    its output is nobody's, and an entry has become a pair.
+    its output is nobody's, and an entry has become a tuple.
     """
 
     def __init__(self, func: Callable[[Any], Any], output: TaggedOutput) -> None:
@@ -32,6 +34,7 @@ class JSONCall:
         self._output = output
 
     def __call__(self, entry: Entry) -> str:
+        refuse(entry.problem)
         with self._output.tagged(entry.key):
             result = self.func(entry.value)
         return as_json(result)
@@ -41,14 +44,23 @@ class JSONCall:
 
     async def awaiting(self, entry: Entry) -> str:
         """Do the same where the function is to be awaited."""
+        refuse(entry.problem)
         with self._output.tagged(entry.key):
             result = await self.func(entry.value)
         return as_json(result)
 
 
-def json_of_call(fn: Callable[[Any], Any], pair: tuple[str, Any]) -> str:
+def json_of_call(fn: Callable[[Any], Any], entry: tuple[str, Any, str | None]) -> str:
     """Do what ``JSONCall`` does, in another process, where there may be no Treadle."""
-    return as_json(fn(pair[1]))
+    _, value, problem = entry
+    refuse(problem)
+    return as_json(fn(value))
+
+
+def refuse(problem: str | None) -> None:
+    """Fail, if there is something wrong with an input."""
+    if problem is not None:
+        raise ValueError(problem)
 
 
 def as_json(result: object) -> str:
@@ -65,7 +77,7 @@ class Tag:
     __slots__ = ("line", "name")
 
     def __init__(self, key: str) -> None:
-        self.name = key if len(key) <= MAX_TAG_LENGTH else key[: MAX_TAG_LENGTH - 3] + "..."
+        self.name = shorten(key, MAX_TAG_LENGTH)
         self.line = ""
 
 
@@ -94,15 +106,15 @@ class TaggedOutput:
         """Write the lines that are complete; keep the rest until it is."""
         tag = _tag.get()
         if tag is None:
-            return sys.stderr.write(text)
+            write_beside(text)
+            return len(text)
         *lines, tag.line = (tag.line + text).split("\n")
         if lines:
-            sys.stderr.write("".join(f"[{tag.name}] {line}\n" for line in lines))
+            write_beside("".join(f"[{tag.name}] {line}\n" for line in lines))
         return len(text)
 
     def flush(self) -> None:
-        """Flush what is complete."""
-        sys.stderr.flush()
+        """Do nothing: what is complete was flushed."""
 
     def isatty(self) -> bool:
         """Say no: what is printed here is not for a screen."""
@@ -126,9 +138,14 @@ class AboveTheBar(io.TextIOBase):
 
 
 class Writer:
-    """Writes outcomes as JSON lines, each complete and flushed, and shows errors that are new."""
+    """Writes outcomes as JSON lines, each complete and flushed, and shows errors that are new.
+
+    Attributes:
+        written: How many lines there are.
+    """
 
     def __init__(self, stream: TextIO) -> None:
+        self.written = 0
         self._stream = stream
         self._seen: dict[tuple[str, str, int], int] = {}
 
@@ -148,14 +165,15 @@ class Writer:
             text = f'{text[:-1]}, "error": {reason}}}'
             if outcome.status == "failed":
                 self._show(error, entry.key)
-        self._stream.write(text + "\n")
+        self._stream.write(_visibly(text) + "\n")
         self._stream.flush()
+        self.written += 1
 
     def count_hidden_errors(self) -> None:
         """Say how many errors were not shown, because they are like others or too many."""
         hidden = sum(self._seen.values()) - min(len(self._seen), MAX_TRACEBACKS)
         if hidden:
-            print(f"treadle: {hidden:,} more failed with errors not shown here", file=sys.stderr, flush=True)
+            say(f"treadle: {hidden:,} more failed with errors not shown here")
 
     def _show(self, error: BaseException, key: str) -> None:
         frames = _user_frames(error)
@@ -169,8 +187,10 @@ class Writer:
         head = ["Traceback (most recent call last):\n"] if shown else []
         told: Any = traceback.TracebackException(type(error), error, None)
         told.__notes__ = None  # they name the item, as the line above does
-        text = "".join([*head, *shown, *told.format_exception_only()])
-        print(f"{key} failed:\n{text}", end="", file=sys.stderr, flush=True)
+        # Further lines of a message are set in: they must not look like lines of ours.
+        message = [line.rstrip("\n").replace("\n", "\n    ") + "\n" for line in told.format_exception_only()]
+        text = hide_secrets("".join([*head, *shown, *message]))
+        write_beside(f"{shorten(key)} failed:\n{escape_controls(text)}")
 
 
 def claim_stdout() -> TextIO:
@@ -183,7 +203,11 @@ def claim_stdout() -> TextIO:
     """
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     sys.stdout.flush()
-    os.dup2(2, 1)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # standard error is closed; the first descriptor that is free takes its place
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
     return stream
 
 
@@ -192,6 +216,13 @@ def discard(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def _visibly(text: str) -> str:
+    """Return JSON with escapes in the place of what a terminal would act upon; it says the same."""
+    if text.isprintable():
+        return text
+    return "".join(json.dumps(char)[1:-1] if is_control(char) else char for char in text)
 
 
 def _user_frames(error: BaseException) -> list[traceback.FrameSummary]:

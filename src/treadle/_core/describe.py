@@ -107,11 +107,11 @@ def escape_controls(text: str, keep: str = "\n\t") -> str:
     """Return ``text`` with escapes in the place of what a terminal would act upon, but for ``keep``."""
     if text.isprintable():
         return text
-    return "".join(char if char in keep or not _is_control(char) else repr(char)[1:-1] for char in text)
+    return "".join(char if char in keep or not is_control(char) else repr(char)[1:-1] for char in text)
 
 
-def _is_control(char: str) -> bool:
-    # By category: control characters, formats (which turn the direction of what follows), ends of lines and paragraphs.
+def is_control(char: str) -> bool:
+    """Tell whether a terminal acts upon ``char`` rather than shows it: by its category, marks of direction included."""
     return unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")
 
 

@@ -152,6 +152,13 @@ class Course:
         """Stop, since what this run is a part of was cancelled."""
         self.ask_to_stop(Cancelled(reason))
 
+    def end_at_once(self) -> None:
+        """Stop, and leave behind what runs, whatever is left of its grace. Not for handlers and finalizers."""
+        with self.crew.lock:
+            self.stop(None)
+            self._stop_deadline = clock.now()
+        self.end(None)
+
     def fail_fast(self) -> None:
         """Let the first failure stop the run, also one that has happened already. Called under the lock."""
         self.fails_fast = True
@@ -315,12 +322,12 @@ class Course:
             self.ledger.close([chunk for _, chunk in left if not _is_copy(chunk)])
             self.is_sealed = True
             self._ender = threading.get_ident()
+        self._stragglers.log()
         self._end_up()
         still_opening = [worker.thread.name for worker in list(self.crew.workers) if worker.is_opening]
         if still_opening and self._has_resource:  # such a run was waited for, as long as its grace was
             told = (self.name, ", ".join(still_opening))
             tell(logging.WARNING, "run %r leaves %s behind, still getting ready", *told)
-        self._stragglers.log()
         if self.too_many is not None and self.ending is not None and self.ending is not self.too_many:
             annotate(self.ending, str(self.too_many))
         self._over.set()
