@@ -6,6 +6,7 @@ Treadle.
 
 from __future__ import annotations
 
+import math
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,6 +30,10 @@ __all__ = ["ManualClock", "Standstill", "Turnstile", "assert_no_leaked_threads",
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.001
+# Two moments of a manual clock that are no further apart are the same, which comes of different sums.
+SAME_SECONDS = 1e-8
+SAME_SHARE = 2.0**-48
+DIGITS = 9  # to which sums are rounded, so that errors do not add up
 
 
 @_suggesting
@@ -100,6 +105,9 @@ class ManualClock:
     ``grace``, the delays of ``Retry``, the rate of a ``Limiter``, ``sleep()``, ``shield()``. How long a call
     took is still measured by the real one.
 
+    It begins at a full second, the next of the machine's monotonic clock. A wait of 10 seconds is over when it has been
+    turned by 2.7 three times and by 1.9, although such sums of floats may come to a little less.
+
     Args:
         timeout: Real seconds after which ``wait_for_sleepers`` fails, so that a broken test ends.
 
@@ -116,7 +124,7 @@ class ManualClock:
 
     def __init__(self, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self._timeout = timeout
-        self._now = _monotonic()
+        self._now = float(math.ceil(_monotonic()))
         self._changed = threading.Condition()
         self._sleepers: dict[int, tuple[float, _Permit]] = {}
         self._seen = threading.local()  # .at: the time that a thread was told last
@@ -147,13 +155,29 @@ class ManualClock:
         self._seen.at = now = self._now
         return now
 
+    def left_until(self, when: float) -> float:
+        """Return the seconds until ``when``; 0, if it has come.
+
+        If only rounding keeps it from having come, the clock goes on by so much: then it has, for all.
+        """
+        left = when - self.now()
+        if 0 < left <= self._rounding():
+            with self._changed:
+                self._set(when)
+            left = when - self.now()
+        return max(0.0, left)
+
+    def after(self, seconds: float) -> float:
+        """Return when ``seconds`` have passed since the calling thread looked at this clock last."""
+        at: float = getattr(self._seen, "at", self._now)
+        return at + seconds
+
     def advance(self, seconds: float) -> None:
         """Turn it forward, and wake those whose time has come. It cannot go back, as no monotonic clock can."""
         if not seconds >= 0:
             raise _InvalidArgument("seconds", str(seconds), "0 or more: a monotonic clock does not go back")
         with self._changed:
-            self._now += seconds
-            self._wake(lambda when: when <= self._now)
+            self._set(round(self._now + seconds, DIGITS))
 
     def wait_for_sleepers(self, count: int = 1) -> None:
         """Wait until at least ``count`` threads (the main thread not counted) wait for this clock.
@@ -174,8 +198,9 @@ class ManualClock:
             return permit.acquire(blocking=False)
         with self._changed:
             # From the time that the thread knows: if the clock was turned since, the wait is so much shorter.
-            when = getattr(self._seen, "at", self._now) + seconds
-            if when <= self._now:
+            when = self.after(seconds)
+            if when <= self._now + self._rounding():
+                self._set(when)
                 return permit.acquire(blocking=False)
             if clock.in_use() is not self:  # just taken out of use: whoever waits looks again
                 return False
@@ -187,6 +212,15 @@ class ManualClock:
             with self._changed:
                 self._sleepers.pop(me, None)
         return self._now < when
+
+    def _rounding(self) -> float:
+        return max(SAME_SECONDS, SAME_SHARE * self._now)
+
+    def _set(self, now: float) -> None:
+        """Show ``now``, unless it is later already, and wake those whose time has come. Under the lock."""
+        soon = [when for when, _ in self._sleepers.values() if when <= now + self._rounding()]
+        self._now = max(self._now, now, *soon)
+        self._wake(lambda when: when <= self._now)
 
     def _wake(self, is_due: Callable[[float], bool]) -> None:
         for sleeper, (when, permit) in list(self._sleepers.items()):

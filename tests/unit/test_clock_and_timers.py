@@ -115,6 +115,21 @@ def test_a_wait_counts_from_the_time_that_its_thread_knew(clock: ManualClock) ->
     assert not core_clock.in_use().wait(parker._permit, left)
 
 
+def test_a_watchful_wait_counts_from_the_time_that_its_thread_knew_too(clock: ManualClock) -> None:
+    """The main thread does not sleep by the clock, it looks now and then."""
+    parker = Parker()
+    guard = threading.Timer(PATIENCE_SECONDS, parker.wake)
+    guard.start()
+    left = core_clock.left_until(core_clock.now() + 10)
+    clock.advance(10)
+
+    is_woken = parker.wait_watchfully(left)
+
+    guard.cancel()
+    guard.join()
+    assert not is_woken
+
+
 def test_whoever_sleeps_when_the_clock_is_taken_away_goes_on_by_the_next() -> None:
     with treadle.TaskGroup() as group:
         with ManualClock() as clock:

@@ -26,6 +26,12 @@ class Clock(Protocol):
     def now(self) -> float:
         """Return seconds since some moment; never less than before."""
 
+    def left_until(self, when: float) -> float:
+        """Return the seconds until ``when``; 0, if it has come."""
+
+    def after(self, seconds: float) -> float:
+        """Return when ``seconds`` have passed since the calling thread looked at this clock last."""
+
     def wait(self, permit: Permit, seconds: float) -> bool:
         """Wait until ``permit`` is released or ``seconds`` have passed; tell which it was."""
 
@@ -34,6 +40,14 @@ class SystemClock:
     """The machine's monotonic clock."""
 
     now = staticmethod(monotonic)
+
+    def left_until(self, when: float) -> float:
+        """Return the seconds until ``when``; 0, if it has come."""
+        return max(0.0, when - monotonic())
+
+    def after(self, seconds: float) -> float:
+        """Return when ``seconds`` have passed since the calling thread looked at this clock last: just now."""
+        return monotonic() + seconds
 
     def wait(self, permit: Permit, seconds: float) -> bool:
         """Wait until ``permit`` is released or ``seconds`` have passed; tell which it was."""
@@ -46,6 +60,25 @@ _clock: Clock = SystemClock()
 def now() -> float:
     """Return the time of the clock in use."""
     return _clock.now()
+
+
+def after(seconds: float) -> float:
+    """Return when ``seconds`` have passed since the calling thread looked at the clock last."""
+    return _clock.after(seconds)
+
+
+def left_until(when: float) -> float:
+    """Return the seconds until ``when``; 0, if it has come.
+
+    Whatever goes by the clock asks it with this or ``has_come``, and does not compare by itself: sums of floats that
+    should be the same moment are not, and a clock that is turned by hand knows which are.
+    """
+    return _clock.left_until(when)
+
+
+def has_come(when: float) -> bool:
+    """Tell whether ``when`` is now, or was before."""
+    return _clock.left_until(when) <= 0
 
 
 def in_use() -> Clock:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from treadle._core.real_time import monotonic
+from treadle._core import clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _say_goodbye() -> None:
     things = living()
     for thing in things:
         _although_interrupted(thing.begin_goodbye)
-    now = monotonic()
+    now = clock.now()
     for thing in things:
         _although_interrupted(partial(thing.finish_goodbye, now + thing.grace_seconds()))
 

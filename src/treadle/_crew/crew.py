@@ -239,7 +239,7 @@ class Crew(Muster):
         if worker.is_on_its_way or worker.is_opening:
             with self.lock:
                 self._note_arrival(worker)
-        if self._deadline is not None and clock.now() >= self._deadline:
+        if self._deadline is not None and clock.has_come(self._deadline):
             with self.lock:
                 self.account.note_expired()
         chunk: Chunk | Nothing | None = None

@@ -165,6 +165,14 @@ class _ExploredClock:
         """Return the time of the exploration; the machine's for others."""
         return real_time.monotonic() if _scheduler() is None else _now()
 
+    def left_until(self, when: float) -> float:
+        """Return the seconds until ``when``; 0, if it has come."""
+        return max(0.0, when - self.now())
+
+    def after(self, seconds: float) -> float:
+        """Return when ``seconds`` have passed since the calling thread looked at this clock last: just now."""
+        return self.now() + seconds
+
     def wait(self, permit: Permit, seconds: float) -> bool:
         """Wait until ``permit`` is released or ``seconds`` have passed; tell which it was."""
         return permit.acquire(timeout=seconds)

@@ -112,7 +112,7 @@ class Course:
         self._plan = plan
         self._has_resource = plan.resource is not None
         self._first_failure: tuple[Chunk, int] | None = None
-        self._stop_deadline = 0.0
+        self.stop_deadline = 0.0
         self._timer: Timer | None = None  # for ``_cancel_rest``
         self._stragglers = Stragglers(self.kind, self.name, settings.max_abandoned)
         self._over = threading.Event()
@@ -177,7 +177,7 @@ class Course:
             return
         self.ending = ending
         now = clock.now()
-        self._stop_deadline = now + self.settings.grace
+        self.stop_deadline = now + self.settings.grace
         self.crew.stop(_reason(self.name, ending), keep_before)
         if keep_before and not self.crew.is_quiet():
             # They come before the failure: if they do not end by themselves soon, they are asked to.
@@ -201,7 +201,7 @@ class Course:
 
     def seconds_of_grace(self) -> float:
         """Return how long a stopping run may still wait for its calls."""
-        return self._stop_deadline - clock.now()
+        return clock.left_until(self.stop_deadline)
 
     def ask_to_stop(self, ending: BaseException | None) -> None:
         """Stop, for any thread, also where a finalizer or a handler has come upon one that is at a step of this run."""
@@ -480,7 +480,7 @@ class Course:
 
     def finish_goodbye(self, deadline: float) -> None:
         """Wait until ``deadline`` for what runs, then log what is left behind."""
-        self._stop_deadline = deadline
+        self.stop_deadline = deadline
         self.end(None)
 
     def grace_seconds(self) -> float:

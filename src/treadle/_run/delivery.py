@@ -87,7 +87,7 @@ class Delivery(Iterator[Iterator[Any]]):
         self._most = MAX_BATCH_ITEMS
         self._handed_over = 0.0
         # After ``step`` returned None: how long to wait at most, by the clock in use and by the machine's.
-        self.wait_seconds: float | None = None
+        self.wait_until = math.inf  # at most, by ``clock.now()``
         self.poll_seconds = math.inf
 
     def __next__(self) -> Iterator[Any]:
@@ -110,10 +110,9 @@ class Delivery(Iterator[Iterator[Any]]):
             self._course.waker = parker
             stalled = False
             while (batch := self.step(stalled)) is None:
-                left = math.inf if deadline is None else deadline - clock.now()
-                if left <= 0:
+                if deadline is not None and clock.has_come(deadline):
                     return None
-                seconds = left if self.wait_seconds is None else min(left, self.wait_seconds)
+                seconds = clock.left_until(min(self.wait_until, math.inf if deadline is None else deadline))
                 with making_room():
                     stalled = not self._wait(parker, seconds)
         except BaseException as error:  # Ctrl-C above all: the run ends, its account is exact
@@ -145,7 +144,7 @@ class Delivery(Iterator[Iterator[Any]]):
 
     def least_wait(self) -> float | None:
         """Return how long to wait after ``step`` returned None, where both are the machine's seconds."""
-        least = min(math.inf if self.wait_seconds is None else self.wait_seconds, self.poll_seconds)
+        least = min(clock.left_until(self.wait_until), self.poll_seconds)
         return None if least == math.inf else least
 
     def step(self, stalled: bool) -> Iterator[Any] | _End | None:
@@ -307,11 +306,11 @@ class Delivery(Iterator[Iterator[Any]]):
     def _finish(self) -> Iterator[Any] | _End | None:
         """End a run whose last result was delivered: with the input's error, if it had one."""
         course = self._course
-        in_time = course.deadline is None or clock.now() < course.deadline
+        in_time = course.deadline is None or not clock.has_come(course.deadline)
         if not course.finish() and in_time:
             course.awaited = True
             self.poll_seconds = math.inf
-            self.wait_seconds = None if course.deadline is None else course.deadline - clock.now()
+            self.wait_until = math.inf if course.deadline is None else course.deadline
             return None
         course.crew.lock.release()
         try:
@@ -329,21 +328,19 @@ class Delivery(Iterator[Iterator[Any]]):
     def _wait_for(self, chunk: Chunk | None) -> None:
         course = self._course
         course.awaited = chunk if chunk is not None and course.settings.ordered else True
-        waits: list[float] = []
+        self.wait_until = math.inf
         if course.crew.is_stopping:
             course.awaited = True
-            waits.append(course.seconds_of_grace())
+            self.wait_until = course.stop_deadline
         elif course.deadline is not None:
-            if (left := course.deadline - clock.now()) <= 0:
+            self.wait_until = course.deadline
+            if clock.has_come(course.deadline):
                 course.stop(course.timeout_error())
-                left = 0.0
-            waits.append(left)
         self.poll_seconds = math.inf if course.advisor is None else course.advisor.seconds_left()
         course.intake.is_watched = False  # first this, then the look: the feeder does it the other way round
         if course.crew.can_stall() or self._may_hold_results(chunk):
             course.intake.is_watched = True
             self.poll_seconds = min(self.poll_seconds, MAX_POLL_SECONDS, MIN_POLL_SECONDS * 2 ** min(self._polls, 10))
-        self.wait_seconds = min(waits, default=None)
 
     def _may_hold_results(self, awaited: Chunk | None) -> bool:
         """Tell whether what is waited for may have done some calls when another of them turns out slow.

@@ -227,7 +227,7 @@ class Periodic(Generic[T]):
         try:
             with making_room():
                 while waiter.outcome is None and self._is_live():
-                    if (left := deadline - clock.now()) <= 0:
+                    if (left := clock.left_until(deadline)) <= 0:
                         raise TimeoutError(f"no run of periodic {self.name!r} ended within {timeout} seconds")
                     cancelling.wait(waiter.parker, None if left == math.inf else left)
         finally:
@@ -354,7 +354,7 @@ class Periodic(Generic[T]):
         if self._book.closed is not None:
             return None
         number, when = self._due
-        if self._timer is not None and number >= self._ticks.expected and when > clock.now():
+        if self._timer is not None and number >= self._ticks.expected and not clock.has_come(when):
             return None
         try:
             self._plan()

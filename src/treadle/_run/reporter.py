@@ -70,14 +70,14 @@ class Reporter:
 
     def report_if_due(self, interrupts: int, grace: float | None) -> None:
         """Report, if it is time; what was due several times is told once."""
-        now, is_plain = clock.now(), self._source.stopped_at is None
-        if now < self.due_at():
+        is_plain = self._source.stopped_at is None
+        if not clock.has_come(self.due_at()):
             return
         if is_plain and (progress := self._progress()) != self._seen:
-            self._seen, self._quiet_since = progress, now
+            self._seen, self._quiet_since = progress, clock.now()
             return
         is_first = self._reports == [0, 0]
-        while self.due_at() <= now:
+        while clock.has_come(self.due_at()):
             self._reports[not is_plain] += 1
         # Who waits for work that takes long, as asked, is told where he will see it once, and not that it still lasts.
         is_urgent = is_first or not is_plain or self._holds_exit

@@ -73,7 +73,7 @@ class Shutdown:
     def _is_over(self) -> bool:
         """Tell whether there is nothing left to wait for: because it has ended, or was left behind."""
         book = self._book
-        if self._interrupts.count > 1 or clock.now() >= self._end_at():
+        if self._interrupts.count > 1 or clock.has_come(self._end_at()):
             book.abandon()
             return True
         if self._interrupts.count == 1:
@@ -88,7 +88,7 @@ class Shutdown:
         book, reporter = self._book, self._reporter
         with making_room(), Wait(EndOfAll(book), self._parker, is_cancellable=False) as wait:
             wait.check()
-            self._parker.wait_watchfully(min(reporter.due_at(), self._end_at()) - clock.now())
+            self._parker.wait_watchfully(clock.left_until(min(reporter.due_at(), self._end_at())))
         if book.unfinished or book.crew.workers:
             reporter.report_if_due(self._interrupts.count, self._grace)
 

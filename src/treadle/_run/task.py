@@ -329,10 +329,10 @@ class Task(Future[T]):
         deadline = None if timeout is None else clock.now() + timeout
         try:
             with making_room(book.crew, self), Wait(EndOfTask(self), parker, timeout) as wait:
-                while not self.done() and (deadline is None or deadline > clock.now()):
+                while not self.done() and (deadline is None or not clock.has_come(deadline)):
                     wait.check()
                     try:
-                        cancelling.wait(parker, None if deadline is None else deadline - clock.now())
+                        cancelling.wait(parker, None if deadline is None else clock.left_until(deadline))
                     except Cancelled:
                         if not self.done():  # an answer that is there is given, whoever was faster
                             raise

@@ -409,7 +409,7 @@ class TaskBook:
 
     def finish_goodbye(self, deadline: float) -> None:
         """Come to an end, in the way of the owner."""
-        self.goodbye(max(0.0, deadline - clock.now()))
+        self.goodbye(clock.left_until(deadline))
 
     def grace_seconds(self) -> float:
         """Return how long a goodbye may take."""

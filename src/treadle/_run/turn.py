@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from time import monotonic
 
+from treadle._core.real_time import monotonic
 from treadle._sync.parker import Parker
 
 # How long to wait for somebody who is about to leave, as the run has ended.

@@ -26,6 +26,7 @@ ENOUGH = 2.0
 # What "the rate so far" is measured over.
 MEASURE_SECONDS = 1.0
 LEAST_SECONDS = 0.001
+ROUNDING = 1e-6  # seconds, or a share: sums of floats that should be the same are not
 
 
 class Brake:
@@ -69,15 +70,15 @@ class Brake:
 
     def note_pass(self, now: float) -> None:
         """Take note that a call begins."""
-        if now - self._counted_from >= MEASURE_SECONDS:
-            is_next = now - self._counted_from < 2 * MEASURE_SECONDS
+        if now - self._counted_from > MEASURE_SECONDS - ROUNDING:
+            is_next = now - self._counted_from < 2 * MEASURE_SECONDS - ROUNDING
             self._passed_before = self._passed if is_next else 0
             self._passed, self._counted_from = 0, now
         self._passed += 1
 
     def note_throttled(self, now: float, seconds: float) -> None:
         """Take note of an answer that means "slow down", to a call that took so many ``seconds``."""
-        if now < self._deaf_until:
+        if now < self._deaf_until - ROUNDING:
             return
         self._deaf_until = now + max(DEAF_SECONDS, DEAF_CALLS * seconds)
         passed, measured = self._passed + self._passed_before, now - self._counted_from
@@ -90,7 +91,7 @@ class Brake:
     def rate(self, now: float) -> float:
         """Return how many calls may begin in a second; infinite: as many as come."""
         grown = 1 + RECOVERY_A_SECOND * (now - self._cut_at)
-        return self._rate * grown if grown < ENOUGH else math.inf
+        return self._rate * grown if grown < ENOUGH - ROUNDING else math.inf
 
     def interval(self, now: float) -> float:
         """Return the seconds between two calls."""

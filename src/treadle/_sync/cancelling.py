@@ -60,7 +60,7 @@ def sleep(seconds: float) -> None:
     deadline = clock.now() + seconds
     parker = Parker()
     wait(parker, seconds)
-    while (left := deadline - clock.now()) > 0:  # a wait may end for no reason
+    while (left := clock.left_until(deadline)) > 0:  # a wait may end for no reason
         wait(parker, left)
 
 

@@ -341,7 +341,7 @@ def _check_wait(predicate: Callable[[T], object], timeout: float | None) -> floa
 
 
 def _left(deadline: float) -> float | None:
-    return None if deadline == math.inf else max(0.0, deadline - clock.now())
+    return None if deadline == math.inf else clock.left_until(deadline)
 
 
 def _too_late(predicate: object) -> TimeoutError:

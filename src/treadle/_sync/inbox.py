@@ -46,7 +46,7 @@ class Inbox:
     def put(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Have ``callback(*args, **kwargs)`` called, in the context of whoever asks."""
         if self._gone_at is not None:
-            self._note_late(clock.now() - self._gone_at)
+            self._note_late(self._gone_at)
             return
         self._waiting.append((copy_context(), args, kwargs))
         self._ask()
@@ -95,14 +95,14 @@ class Inbox:
             self._is_asked = False  # the next one asks again
             raise
 
-    def _note_late(self, seconds: float) -> None:
+    def _note_late(self, gone_at: float) -> None:
         """Say once that somebody works on for a loop that has ended long ago."""
-        if seconds >= LATE_SECONDS and not self._is_late_told:
+        if clock.has_come(gone_at + LATE_SECONDS) and not self._is_late_told:
             self._is_late_told = True
             tell(
                 logging.WARNING,
                 "calls of %s still come %.1f s after the end of the loop they are for, and are dropped",
-                *(describe_function(self._callback), seconds),
+                *(describe_function(self._callback), clock.now() - gone_at),
             )
 
 

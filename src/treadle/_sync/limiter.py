@@ -328,7 +328,7 @@ class Limiter:
             turns[place] = None
             if not _is_first(turns, place):
                 return UNTIL_WOKEN
-            left = self._next - clock.now() + (self._margin_seconds if _is_machine_time() else 0.0)
+            left = clock.left_until(self._next + (self._margin_seconds if _is_machine_time() else 0.0))
             if left > 0:
                 return left
             place.has_passed = True
@@ -381,7 +381,7 @@ class Limiter:
         if seconds == UNTIL_WOKEN:
             await parker.wait_cancellably()
         elif (rest := self._to_sleep(seconds)) > 0:
-            timer = timekeeper.call_at(clock.now() + rest, parker.wake)
+            timer = timekeeper.call_at(clock.after(rest), parker.wake)
             try:
                 await parker.wait_cancellably()
             finally:

@@ -90,7 +90,7 @@ class Line:
         place = Parker()
         try:
             while (result := attempt(place)) is NOTHING_YET:
-                if deadline is not None and (left := deadline - clock.now()) <= 0:
+                if deadline is not None and (left := clock.left_until(deadline)) <= 0:
                     raise TimeoutError(f"{complaint} within {timeout} seconds")
                 cancelling.wait(place, left)
             return result

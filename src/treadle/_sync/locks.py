@@ -208,7 +208,7 @@ class _OwnedLock(Shared):
                     self._check_holder()
                     # Woken, it looks for a circle as well: meanwhile another wait may have stood in its place.
                     looks = next_search if wait_a_while(waiter, None, LOOK_UP_SECONDS) else looks + 1
-                elif (left := deadline - clock.now()) > 0:
+                elif (left := clock.left_until(deadline)) > 0:
                     wait_a_while(waiter, left)
                 else:
                     return False

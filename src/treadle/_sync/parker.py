@@ -53,9 +53,9 @@ class Parker:
         is_main = threading.current_thread() is threading.main_thread()
         if not is_main and poll_seconds == math.inf:
             return self.wait(seconds)
-        deadline = math.inf if seconds is None else clock.now() + seconds
+        deadline = math.inf if seconds is None else clock.after(seconds)
         longest = WATCHFUL_SECONDS if is_main else threading.TIMEOUT_MAX
-        while poll_seconds > 0 and (left := deadline - clock.now()) > 0:
+        while poll_seconds > 0 and (left := clock.left_until(deadline)) > 0:
             slice_seconds = min(left, poll_seconds, longest)
             if self._permit.acquire(timeout=slice_seconds):
                 return True

@@ -170,8 +170,7 @@ class Timekeeper:
             self._heap = [entry for entry in self._heap if not entry[2].is_cancelled]
             heapq.heapify(self._heap)
         due: list[Timer] = []
-        now = clock.now()
-        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].is_cancelled):
+        while self._heap and (self._heap[0][2].is_cancelled or clock.has_come(self._heap[0][0])):
             due.append(heapq.heappop(self._heap)[2])
         for timer in due:
             timer.do()
@@ -183,7 +182,7 @@ class Timekeeper:
             return
         self._sleeps_until = when = self._heap[0][0]
         if not (self._take_in() or self._heap[0][2].is_cancelled or self._has_many_unwanted()):
-            parker.wait(when - clock.now())
+            parker.wait(clock.left_until(when))
         self._sleeps_until = -math.inf
 
 
