@@ -47,7 +47,7 @@ class Chunk:
 
     __slots__ = (
         *("begun", "delivered", "end", "ended", "ends", "failures", "is_cancelled", "items", "results", "scope"),
-        *("start", "todo", "trial", "was_cut"),
+        *("left_behind", "sent", "start", "todo", "trial", "was_cut"),
     )
 
     def __init__(self, start: int, items: list[Any] | None = None, todo: list[Any] | None = None) -> None:
@@ -62,6 +62,10 @@ class Chunk:
         self.ends: list[float] | None = None  # when each call ended, where somebody asked to know
         self.end: End = "running"
         self.is_cancelled = False
+        self.sent = (
+            0  # the first so many items are sent off together, so that any of them may have begun; 0: one by one
+        )
+        self.left_behind = 0  # calls, when the account was closed
         self.was_cut = False  # its last call ended because it was asked to
         self.scope: Scope | None = None
         self.trial: Trial | None = None
@@ -108,6 +112,7 @@ class Chunk:
 
     def freeze(self) -> None:
         """Close the account of a chunk whose worker is still in a call: what it adds now no longer counts."""
+        self.left_behind = max(0, self.sent - len(self.results))
         results = list(self.results)  # first: once it is abandoned, the owner records no failure with its result
         self.end = "abandoned"
         self.results = results
@@ -167,13 +172,15 @@ class Chunk:
             if not (self.failures and offset in self.failures):
                 return "succeeded"
             return "timed_out" if self.trial is not None and self.trial.is_timed_out else "failed"
-        return "cancelled" if offset == len(self.results) and self.is_cut_short() else "not_started"
+        return "cancelled" if offset < len(self.results) + self.count_cut_short() else "not_started"
 
-    def is_cut_short(self) -> bool:
-        """Tell whether a call had begun and was cancelled, or left behind, without an answer."""
+    def count_cut_short(self) -> int:
+        """Return how many calls had begun and were cancelled, or left behind, without an answer."""
         if not (self.was_cut or self.end == "abandoned") or len(self.results) >= len(self.items):
-            return False
-        return self.trial is None or self.trial.begun is not None
+            return 0
+        if self.trial is not None and self.trial.begun is None:
+            return 0
+        return self.left_behind or 1
 
     def outcomes(self, begin: int, end: int, run: str, now: float) -> list[Outcome[Any, Any]]:
         """Return the outcomes of the items from offset ``begin`` to ``end``."""

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 class Failure:
     """An attempt that failed and was followed by another, ``delay`` seconds later.
 
-    One that ``is_spared`` is none of those that its item has.
+    One that ``is_spared`` is none of those that its item has; one that ``is_timed_out`` went beyond ``call_timeout``.
     """
 
     error: BaseException
     delay: float
     is_spared: bool = False
+    is_timed_out: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +44,7 @@ class Trial:
         original: This is the second call; the account knows that one's chunk.
         is_killed: It did not end when told to, and its engine was told to end it by force.
         is_throttled: What came back meant "slow down".
+        beside: What the other call of a hedge came to, should this one never begin.
         opened_at: When the resource was opened with which the call failed, where that means it is broken.
         since: When the item's first attempt was taken by a worker, if this is a later one; as ``Chunk.begun``.
     """
@@ -62,13 +64,18 @@ class Trial:
     is_last: bool = False
     is_killed: bool = False
     is_throttled: bool = False
+    beside: Failure | None = None
     opened_at: float | None = None
     since: float | None = None
 
     @property
     def attempts(self) -> int:
         """Calls made for the item, this one included if it has begun."""
-        return len(self.history) + (self.begun is not None)
+        return len(self.history) + (self.begun is not None or self.beside is not None)
+
+    def last_failure(self) -> Failure | None:
+        """Return what the item is left with if this attempt never begins; None: nothing."""
+        return self.beside or (self.history[-1] if self.history else None)
 
     @property
     def charged(self) -> int:
@@ -83,7 +90,7 @@ class Trial:
         """Note on the error of the last attempt, once, what the ones before came to. Without a lock."""
         history, self.is_told = ([] if self.is_told else self.history), True
         for number, failure in enumerate(history, 1):
-            if self.begun is None and number == len(history):
+            if self.begun is None and self.beside is None and number == len(history):
                 annotate(error, f"attempt {number} was the last, as the end came before the next")
             else:
                 what = "with the same error" if failure.error is error else f"with {describe(failure.error)}"

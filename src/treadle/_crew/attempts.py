@@ -127,6 +127,8 @@ class Attempts:
         assert chunk.trial is not None
         chunk.trial.is_void = True
         twin.trial.twin = None
+        if chunk.failures:
+            twin.trial.beside = Failure(chunk.failures[0], 0.0, is_timed_out=chunk.trial.is_timed_out)
         if twin.trial.original is chunk:
             self._crew.account.note_replaced(chunk, twin)
             twin.trial.original = None
@@ -146,7 +148,8 @@ class Attempts:
         assert trial is not None
         assert chunk.failures is not None
         successor = chunk.again()
-        history = [*trial.history, Failure(chunk.failures[0], delay, _is_spared(chunk, trial))]
+        failure = Failure(chunk.failures[0], delay, _is_spared(chunk, trial), trial.is_timed_out)
+        history = [*trial.history, failure]
         successor.trial = Trial(trial.places, history, since=trial.since or chunk.begun)
         try:
             timer = timekeeper.call_at(clock.now() + delay, partial(self._resume, successor))
@@ -178,7 +181,7 @@ class Attempts:
         waiting = list(self._waiting)
         for chunk in waiting:
             self.forget(chunk)
-        given_up = [chunk for chunk in waiting + queued if chunk.trial is not None and chunk.trial.history]
+        given_up = [chunk for chunk in waiting + queued if chunk.trial is not None and chunk.trial.last_failure()]
         given_up = [chunk for chunk in given_up if _take_back(chunk)]
         for chunk in given_up:
             self._restore_failure(chunk)
@@ -188,9 +191,10 @@ class Attempts:
         """Let an attempt that never began leave its item with the failure of the one before."""
         trial = chunk.trial
         assert trial is not None
-        if trial.history and trial.begun is None and not chunk.results:
-            chunk.failures = {0: trial.history[-1].error}
-            chunk.results = [None]
+        last = trial.last_failure()
+        if last is not None and trial.begun is None and not chunk.results:
+            chunk.failures, chunk.results = {0: last.error}, [None]
+            trial.is_timed_out = last.is_timed_out
 
 
 def _is_spared(chunk: Chunk, trial: Trial) -> bool:

@@ -239,9 +239,6 @@ class Crew(Muster):
         if worker.is_on_its_way or worker.is_opening:
             with self.lock:
                 self._note_arrival(worker)
-        if self._deadline is not None and clock.has_come(self._deadline):
-            with self.lock:
-                self.account.note_expired()
         chunk: Chunk | Nothing | None = None
         is_surplus = len(self.workers) > self._max_workers
         if is_surplus:  # more than there should be: for work that others wait for
@@ -296,6 +293,9 @@ class Crew(Muster):
         worker.chunk = chunk
         if (tuner := self.tuner) is not None:  # somebody else may be about to stop it
             tuner.note_begun(worker)
+        if self._deadline is not None and clock.has_come(self._deadline):  # also for a worker that has rested until now
+            with self.lock:
+                self.account.note_expired()
         if self.is_stopping:  # maybe since before stop(), or even abandon(), could see what we took
             with self.lock:
                 if chunk.start >= self._keep_before:

@@ -151,12 +151,14 @@ class ExecutorEngine:
         """
         results = chunk.results  # those of a chunk that was left behind are replaced
         while items := take(chunk, self._dispatch.fitting):
+            chunk.sent = len(results) + len(items)
             portion = Portion(self._dispatch, chunk, items)
             future = self._send(chunk, portion)
             while not future.done():
                 self._parker.wait()
             self._under_way = None
             self._settle(chunk, results, portion, future)
+            chunk.sent = 0
 
     def _send(self, chunk: Chunk, portion: Portion) -> Future[Any]:
         try:

@@ -340,6 +340,12 @@ class Course:
         self.crew.stop()
         return not (self._has_resource and self.crew.workers)
 
+    def late_input_error(self) -> TimeoutError | None:
+        """Return the error for an input that ended after the deadline; None: it was in time."""
+        ended_at = self.intake.ended_at
+        is_late = self.deadline is not None and ended_at is not None and ended_at > self.deadline
+        return self.timeout_error() if is_late else None
+
     def finished(self) -> None:
         """Take note that the run has come to its natural end and the crew is quiet."""
         self._ender = threading.get_ident()

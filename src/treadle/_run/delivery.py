@@ -319,7 +319,7 @@ class Delivery(Iterator[Iterator[Any]]):
             course.crew.lock.acquire()
         error = course.intake.error
         if error is None:
-            error = next(iter(course.crew.close_errors), None)
+            error = next(iter(course.crew.close_errors), None) or course.late_input_error()
         if error is None:
             return END
         course.ending = error

@@ -8,6 +8,7 @@ from contextvars import Context
 from itertools import islice
 from typing import Any
 
+from treadle._core import clock
 from treadle._core.cancellation import Scope, enter, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import cut_our_frames
@@ -33,6 +34,7 @@ class Intake:
 
     def __init__(self, iterator: Iterator[Any], ledger: Ledger, crew: Crew) -> None:
         self.is_ended = False
+        self.ended_at: float | None = None  # clock.now(), if the input has ended by itself
         self.error: BaseException | None = None
         self.is_taking = False  # the feeder is advancing the input, or has an item that is in no account yet
         self.is_watched = False  # the consumer, if it waits, looks up now and then whether calls stall
@@ -122,7 +124,7 @@ class Intake:
         took = perf_counter() - began
         count = len(net)
         if count < wanted:
-            self.is_ended = True
+            self._note_end()
         if count == 0:
             return took
         self._crew.submit(self._enter(size))
@@ -165,7 +167,7 @@ class Intake:
             while self._may_take():
                 self._take_what_is_there()
         except StopIteration:
-            self.is_ended = True
+            self._note_end()
         except BaseException as error:
             # Asked to leave, an input has not ended by itself: the run ends for the reason it has.
             if not (self.scope.is_cancelled and is_a(error, Cancelled)):
@@ -175,6 +177,10 @@ class Intake:
         self._iterator = iter(())  # an input that nobody else holds ends now: a generator is closed, a run stops
         self.is_taking = False
         self._wake_consumer()
+
+    def _note_end(self) -> None:
+        self.ended_at = clock.now()
+        self.is_ended = True
 
     def _may_take(self) -> bool:
         """Wait until there is room, and something to take; False: the run is stopping, which is no end of the input."""

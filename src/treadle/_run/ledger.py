@@ -126,7 +126,7 @@ class Ledger:
             if chunk.end == "running" and chunk.results and len(chunk.results) == len(chunk.items):
                 self._settle(chunk, "done")  # a call left behind, which was about to be made again
             open_calls = len(chunk.items) - len(chunk.results)
-            running = int(chunk.is_cut_short())
+            running = chunk.count_cut_short()
             self.cancelled += running
             self.not_started += open_calls - running
 
