@@ -81,7 +81,7 @@ READ: dict[str, Callable[[treadle.Run[int, int]], object]] = {
     "close": lambda run: run.close(),
     "with": enter,
     "async for": lambda run: asyncio.run(take_one_by_awaiting(run)),
-    "map of map": lambda run: take_one(treadle.map(abs, run)),
+    "map of map": lambda run: take_one(treadle.map(abs, run, max_workers=2)),
 }
 
 
@@ -89,7 +89,7 @@ READ: dict[str, Callable[[treadle.Run[int, int]], object]] = {
 def test_whoever_asked_for_anything_is_told_nothing(case: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        READ[case](treadle.map(abs, itertools.count()))
+        READ[case](treadle.map(abs, itertools.count(), max_workers=2))
         gc.collect()
 
     assert [str(warning.message) for warning in caught] == []

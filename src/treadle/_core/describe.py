@@ -189,5 +189,10 @@ def clear_variables(error: BaseException) -> None:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        traceback.clear_frames(get_traceback(error))
+        step = get_traceback(error)
+        traceback.clear_frames(step)
+        while step is not None:
+            # Until Python 3.12 a frame that was asked for them keeps a copy, which is empty when it is asked again.
+            _ = step.tb_frame.f_locals
+            step = step.tb_next
         error = _get_context(error)

@@ -77,7 +77,8 @@ def not_among(name: str, given: object, words: tuple[str, ...], or_else: str = "
     known = [*map(repr, words), *filter(None, [or_else])]
     meant = get_close_matches(given, words, 1) if isinstance(given, str) else []
     hint = f"did you mean {meant[0]!r}?" if meant else ""
-    return InvalidArgument(name, describe(given), f"{', '.join(known[:-1])} or {known[-1]}", hint)
+    expected = f"{'one of ' if len(known) > 3 else ''}{', '.join(known[:-1])} or {known[-1]}"
+    return InvalidArgument(name, describe(given), expected, hint)
 
 
 def check_callable(name: str, thing: object) -> None:
