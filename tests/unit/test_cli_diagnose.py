@@ -176,3 +176,14 @@ def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
     assert command.stderr is not None
     assert command.stderr.read() == ""
     command.stderr.close()
+
+
+def test_the_table_fits_a_narrow_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which row is which engine's says its first column, so that is not what may be cut."""
+    monkeypatch.setenv("COLUMNS", "50")
+
+    _, out, _ = diagnose(folder, "work:wait", "a", "b")
+
+    assert "\nthreads         1 " in out
+    assert "…" not in out
+    assert max(map(len, out.splitlines())) <= 50

@@ -30,6 +30,7 @@ from treadle._diagnose.diagnosis import Speed, cells
 
 BAR_CELLS = 16
 MAX_WIDTH = 100
+WIDTH_WITH_BARS = 76
 
 
 @click.command()
@@ -188,7 +189,7 @@ def _print(console: Console, found: treadle.Diagnosis, command: str) -> None:
     console.print(Text(found.sample(), style="dim"))
     if found.speeds:
         console.print()
-        console.print(_table(found))
+        console.print(_table(found, console.width >= WIDTH_WITH_BARS))
     remarks = found.remarks()
     if remarks:
         console.print()
@@ -204,20 +205,21 @@ def _print(console: Console, found: treadle.Diagnosis, command: str) -> None:
     console.print(advice)
 
 
-def _table(found: treadle.Diagnosis) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("")
+def _table(found: treadle.Diagnosis, has_bars: bool) -> Table:
+    table = Table(box=None, padding=(0, 2 if has_bars else 1, 0, 0), header_style="dim")
+    table.add_column("", no_wrap=True)
     for title in ("workers", "calls/s", "gain", "memory"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    for _ in range(1 + has_bars):
+        table.add_column("", no_wrap=True)
     best = max(speed.per_second for speed in found.speeds)
     before = ""
     for speed in found.speeds:
         is_chosen = (speed.engine, speed.workers) == (found.engine, found.workers)
         engine, *figures, how = cells(speed)
         style = "bold green" if is_chosen else "" if speed.is_measured else "dim"
-        table.add_row(engine if engine != before else "", *figures, _bar(speed, best), how, style=style)
+        bar = [_bar(speed, best)] if has_bars else []
+        table.add_row(engine if engine != before else "", *figures, *bar, how, style=style)
         before = engine
     return table
 
