@@ -263,6 +263,12 @@ def test_links_of_the_readme_survive_where_only_the_readme_is() -> None:
     assert relative == []
 
 
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached = {target.rpartition("/docs/")[2] for target in links_of((ROOT / "README.md").read_text())}
+
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= reached
+
+
 def links_of(text: str) -> list[str]:
     """Return where the links of a document lead; each that goes by a name has to have it at the end."""
     prose = prose_of(text)
