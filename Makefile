@@ -35,7 +35,7 @@ LOCK_READY := $(LOCK_VENV)/.ready-lock
 unless_usable = $(if $(shell [ "$$(cat $(1)/.home 2>/dev/null)" = "$(CURDIR)" ] \
 	&& $(1)/bin/python -c 'print("yes")' 2>/dev/null),,FORCE)
 
-.PHONY: help demo test check lint style types api layers sizes package bench format lock clean FORCE
+.PHONY: help demo test check lint style types api layers sizes package fuzz bench format lock clean FORCE
 
 help:
 	@echo 'make demo     see it work'
@@ -43,6 +43,7 @@ help:
 	@echo '                                                    JOBS=0 runs them in one process'
 	@echo 'make check    all checks of the code, or one of them: lint style types api layers sizes'
 	@echo 'make package  build the wheel and the sdist, install each somewhere new, and try them'
+	@echo 'make fuzz     random histories for a minute          ARGS="--seconds 28800" for a night, --help for more'
 	@echo 'make bench    measure against other libraries       ARGS=... for the benchmark'
 	@echo 'make format   format the code, and fix what can be fixed'
 	@echo 'make lock     lock the dependencies again           UPGRADE=1 takes newer versions'
@@ -93,6 +94,9 @@ sizes: $(CHECK_READY)
 
 package: $(TEST_READY)
 	@tools/try_package.sh $(BIN)/python
+
+fuzz: $(TEST_READY)
+	@$(BIN)/python -m tests.stress.histories $(ARGS)
 
 bench: $(BENCH_READY)
 	@$(BENCH_VENV)/bin/python -m bench $(ARGS)
