@@ -266,9 +266,11 @@ def test_a_keeper_without_room_for_another_process_keeps_those_it_has(tmp_path: 
             task = pool.submit(wait, 0)
             resource.setrlimit(resource.RLIMIT_NOFILE, own)
             try:
-                list(treadle.map(wait, range(20), engine="processes", max_workers=20, chunksize=1))
+                list(treadle.map(abs, range(20), engine="processes", max_workers=20, chunksize=1))
             except treadle.ProcessDied as error:
                 print(error)
+            else:
+                print("went on with fewer")
             open(path, "w").close()
             print(task.result() == before)
     """
@@ -281,7 +283,7 @@ def test_a_keeper_without_room_for_another_process_keeps_those_it_has(tmp_path: 
         check=True,
     ).stdout
 
-    assert "it could not be started: Too many open files" in out or "has no room for it" in out
+    assert "it could not be started" in out or "went on with fewer" in out
     assert out.endswith("True\n")
 
 

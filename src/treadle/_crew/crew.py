@@ -332,6 +332,23 @@ class Crew(Muster):
         if worker.chunk is not None:
             self.hand_in(worker, worker.chunk)
 
+    def report_no_room(self, worker: Worker, error: BaseException) -> None:
+        """Take note that the system has no room for an engine of ``worker``, which leaves; what it has waits again."""
+        with self.lock:
+            chunk, goes_on = worker.chunk, not (self.is_stopping or worker.is_abandoned)
+            if chunk is not None and goes_on and chunk.todo:
+                rest = chunk.split(len(chunk.todo)) if chunk.results else chunk
+                if rest is not None and rest is not chunk:
+                    self.account.note_split(rest)
+                if rest is not None:
+                    self._queue.appendleft(rest)
+                if rest is chunk:
+                    worker.chunk = None
+        if worker.chunk is not None:
+            self.hand_in(worker, worker.chunk)
+        if goes_on:
+            self._make_do_without(worker, error, "process")
+
     def report_lost(self, worker: Worker, error: BaseException) -> None:
         """Take note that ``worker`` dies: the item in its hands failed, the others wait again."""
         chunk, reason = worker.chunk, describe(error)

@@ -218,10 +218,10 @@ class Muster:
         else:
             worker.parker.wake()  # one that still counts as idle goes on waiting
 
-    def _make_do_without(self, worker: Worker, error: BaseException) -> None:
-        """Go on with the workers there are: the system gives us no further thread."""
+    def _make_do_without(self, worker: Worker, error: BaseException, what: str = "thread") -> None:
+        """Go on with the workers there are: the system gives us no further thread, or no process for this one."""
         with self.lock:
-            self._on_its_way = None
+            self._note_arrival(worker)
             self.workers.pop(worker, None)
             enough = len(self.workers)
             is_news = enough < self._max_workers
@@ -230,8 +230,8 @@ class Muster:
                 annotate(error, f"no worker of {self.account.kind} {self._name!r} could be started")
                 self.account.note_broken(error)
         if enough and is_news:
-            told = (self._name, enough, error)
-            tell(logging.WARNING, "run %r goes on with %d workers: no further thread starts (%s)", *told)
+            told = (self._name, enough, what, str(error) or type(error).__name__)
+            tell(logging.WARNING, "run %r goes on with %d workers: no further %s starts (%s)", *told)
 
     # Taking work
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk
-from treadle._engines.engine import CallMaker, Engine, EngineBroken
+from treadle._engines.engine import CallMaker, Engine, EngineBroken, NoRoom
 from treadle._sync.parker import Parker, Waker
 
 if TYPE_CHECKING:
@@ -102,6 +102,10 @@ class ThreadWorker(Worker):
             return
         try:
             engine.open()
+        except NoRoom as none:
+            crew.report_no_room(self, none.error)
+            self._close()
+            return
         except BaseException as error:  # the initializer's or the resource's: it ends the run
             crew.report_unopened(self, error)
             self._close()
@@ -110,6 +114,8 @@ class ThreadWorker(Worker):
         try:
             while (chunk := crew.exchange(self, chunk)) is not None:
                 engine.make_calls(chunk)
+        except NoRoom as none:
+            crew.report_no_room(self, none.error)
         except EngineBroken as broken:
             crew.report_broken(self, broken.error)
         except BaseException as error:  # of the engine, or thrown into this thread from outside

@@ -60,6 +60,20 @@ class EngineBroken(Exception):
         self.error = error
 
 
+class NoRoom(Exception):
+    """An engine cannot be had, as the system has no room for it: its worker leaves, and the others go on without.
+
+    Nothing has begun of what it was given, but for what is recorded.
+
+    Args:
+        error: Why, for the user.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class CallMaker(Protocol):
     """What anybody but its worker needs to know of an engine. All of this comes from other threads."""
 
@@ -89,10 +103,19 @@ class Engine(CallMaker, Protocol):
     """
 
     def open(self) -> None:
-        """Get ready: run the initializer, open the resource. What these raise is raised."""
+        """Get ready: run the initializer, open the resource. What these raise is raised.
+
+        Raises:
+            NoRoom: The system has none for it.
+        """
 
     def get_ready(self) -> None:
-        """Do what ``make_calls`` would otherwise do before the first call: alone, so that it is in no call's time."""
+        """Do what ``make_calls`` would otherwise do before the first call: alone, so that it is in no call's time.
+
+        Raises:
+            EngineBroken: It cannot be opened anew.
+            NoRoom: The system has none for it.
+        """
 
     def make_calls(self, chunk: Chunk) -> None:
         """Make the calls of ``chunk`` until its ``todo`` is empty, recording each result or failure.
@@ -104,6 +127,7 @@ class Engine(CallMaker, Protocol):
         Raises:
             EngineBroken: So are all of its kind. What came of the items that were sent off is recorded, and no item
                 is lost.
+            NoRoom: As that, but others of its kind may well go on.
         """
 
     def close(self) -> None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
 from treadle._core.chunk import Chunk, FailedWithResource
 from treadle._core.describe import annotate
 from treadle._core.real_time import perf_counter
-from treadle._engines.engine import CallPlan
+from treadle._engines.engine import CallPlan, EngineBroken, NoRoom
 from treadle._engines.portions import fail, fitting, put_back, take
 from treadle._engines.process_child import PORTION_SECONDS
 from treadle._engines.process_pickling import Parcel, pack, unwrap, unwrap_error, wrap
 from treadle._engines.process_start import ChildProcess
 from treadle._engines.process_surroundings import surroundings
-from treadle._engines.process_wire import BEGUN, ENDED, SILENCE, LineClosed
+from treadle._engines.process_wire import BEGUN, ENDED, SILENCE, UNPACKING, LineClosed
 from treadle.errors import Cancelled, ProcessDied
 
 # If nothing is heard for so long, a portion hangs at one of its calls: the others are taken back for whoever has time.
 PATIENCE_SECONDS = 0.020
-# A process that dies before it has begun a call was perhaps killed by what it got; the next one is to show.
+# A process that dies as it takes a call out of its pickle was perhaps killed by what it got; the next one is to show.
 MAX_DEATHS_AT_THE_DOOR = 2
+# Others that die before they have begun a call are killed by somebody, or by their own initializer.
+MAX_STARTS = 5
+MAX_DEATHS = 10
+NO_ROOM_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS})
 
 
 def wrap_plan(plan: CallPlan) -> Parcel:
@@ -69,30 +74,43 @@ class ProcessEngine:
         self._number = 0  # of the portion
         self._fitting = 1  # items for the next portion
         self._deaths = 0  # in a row, without a call begun
+        self._deaths_at_the_door = 0  # of these, as a portion was taken out of its pickles
+        self._failure: BaseException | None = None  # of closing a process that was replaced
 
     def open(self) -> None:
         """Start the process, and have it run the initializer and open the resource.
 
         One that dies before it is ready has begun no call, so nothing is lost by another attempt.
+
+        Raises:
+            NoRoom: The system has none for it.
         """
         kills = self._kills
-        try:
-            self._hatch()
-        except ProcessDied:
-            if self._kills != kills:
-                raise
-            self._hatch()
+        for attempt in range(MAX_STARTS):
+            try:
+                self._hatch()
+            except ProcessDied:
+                if self._kills != kills or attempt == MAX_STARTS - 1:
+                    raise
+            else:
+                return
 
     def _hatch(self) -> None:
         kills = self._kills
-        self._child = child = ChildProcess()
+        try:
+            self._child = child = ChildProcess()
+        except (OSError, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_ROOM_ERRORS:
+                raise
+            raise NoRoom(error) from error
         if self._kills != kills:
             child.kill()
         try:
             child.wire.send(("open", self._module, surroundings(), self._plan))
             failure = child.wire.receive()
         except LineClosed:
-            raise self._bury() from None
+            death = self._bury()
+            raise (NoRoom(death) if child.was_refused else death) from None
         if failure is not None:
             raise unwrap_error(failure)
         self._calls_left = self._most_calls or 0
@@ -102,14 +120,28 @@ class ProcessEngine:
         results = chunk.results  # those of a chunk that was left behind are replaced
         while chunk.todo:
             self.get_ready()
-            self._make_portion(chunk, results)
+            if self._child is not None:
+                self._make_portion(chunk, results)
 
     def get_ready(self) -> None:
-        """Start a fresh process, where the last one has died, or has made as many calls as it may."""
+        """Start a fresh process, where the last one has died, or has made as many calls as it may.
+
+        There is none after all where it was killed by us: whoever does that has ended what it was to be ready for.
+        """
         if self._child is not None and self._most_calls is not None and self._calls_left == 0:
-            self.close()
-        if self._child is None:
-            self.open()
+            try:
+                self._part()
+            except BaseException as error:  # told in the end, as of any other
+                self._failure = error
+        kills = self._kills
+        try:
+            if self._child is None:
+                self.open()
+        except NoRoom:
+            raise
+        except BaseException as error:
+            if self._kills == kills:
+                raise EngineBroken(error) from error
 
     def _make_portion(self, chunk: Chunk, results: list[Any]) -> None:
         portion = self._take(chunk)
@@ -128,7 +160,11 @@ class ProcessEngine:
         except LineClosed:
             self._account_for_death(chunk, results, portion, len(results) - before)
             return
-        self._deaths = 0
+        except MemoryError as error:  # there is no room for what was said, so nobody knows what that was
+            self.kill()
+            self._account_for_death(chunk, results, portion, len(results) - before, error)
+            return
+        self._deaths = self._deaths_at_the_door = 0
         self._calls_left -= len(portion)
         self._learn(len(portion), perf_counter() - began)
 
@@ -140,7 +176,7 @@ class ProcessEngine:
         """Have the calls of ``portion`` made and take what they come to; those not begun are put back."""
         child = self._child
         assert child is not None
-        child.page[BEGUN] = child.page[ENDED] = 0
+        child.page[BEGUN] = child.page[ENDED] = child.page[UNPACKING] = 0
         # First the number, then the look: who cancels does it the other way round.
         self._number += 1
         child.wire.send(("calls", *message))
@@ -179,25 +215,40 @@ class ProcessEngine:
         child.close()
         return ProcessDied(cause)
 
-    def _account_for_death(self, chunk: Chunk, results: list[Any], portion: list[Any], reported: int) -> None:
+    def _account_for_death(
+        self, chunk: Chunk, results: list[Any], portion: list[Any], reported: int, reason: BaseException | None = None
+    ) -> None:
         """Settle what each item of ``portion`` came to, of which that many were reported.
 
         The call that was being made has failed. So have those whose results were lost: they must not be made
         again, as nobody knows that once is as good as twice. The others have not begun, and go on.
+
+        Args:
+            chunk: That they are of.
+            results: Its own.
+            portion: That was sent.
+            reported: Of these.
+            reason: Why it was killed by us; None: it was not.
         """
         assert self._child is not None
         begun, ended = max(reported, self._child.page[BEGUN]), self._child.page[ENDED]
+        is_at_the_door = self._child.page[UNPACKING] == self._number
         error = self._bury()
-        if begun == 0:
+        if begun == 0 and reason is None:
             self._deaths += 1
-            if self._deaths < MAX_DEATHS_AT_THE_DOOR:
+            self._deaths_at_the_door += is_at_the_door
+            if self._deaths_at_the_door < MAX_DEATHS_AT_THE_DOOR:
                 put_back(chunk, portion)
+                if self._deaths >= MAX_DEATHS:
+                    raise EngineBroken(error)
                 return
-            begun = 1
-        self._deaths = 0
+        begun = max(1, begun)
+        self._deaths = self._deaths_at_the_door = 0
         self._fitting = 1
         for at in range(reported, begun):
-            if chunk.is_cancelled:  # it was us, and whoever asked for it hears of that, not of a death
+            if reason is not None:
+                fail(chunk, results, reason)
+            elif chunk.is_cancelled:  # it was us, and whoever asked for it hears of that, not of a death
                 fail(chunk, results, Cancelled("its process was killed"))
             elif at < max(ended, begun - 1):
                 fail(chunk, results, ProcessDied(error.cause, had_ended=True))
@@ -222,9 +273,16 @@ class ProcessEngine:
 
     def close(self) -> None:
         """Let the process go; where it has a resource, once that is closed."""
+        failure, self._failure = self._failure, None
+        if self._child is not None:
+            self._part()
+        if failure is not None:
+            raise failure
+
+    def _part(self) -> None:
+        """Let the process go."""
         child = self._child
-        if child is None:
-            return
+        assert child is not None
         failure = None
         try:
             if self._has_resource:

@@ -31,7 +31,7 @@ from treadle._engines.process_keeper import LOOK_SIGNAL
 from treadle._engines.process_lifeline import Lifeline
 from treadle._engines.process_pickling import Parcel, pack, unwrap, wrap_error
 from treadle._engines.process_surroundings import enter
-from treadle._engines.process_wire import BEGUN, ENDED, GIVE_BACK, PAGE_BYTES, STOP, LineClosed, Wire
+from treadle._engines.process_wire import BEGUN, ENDED, GIVE_BACK, PAGE_BYTES, STOP, UNPACKING, LineClosed, Wire
 from treadle._sync.aside import guard
 
 # After so long, what calls came to is reported, though others of the portion are still to be made ...
@@ -108,12 +108,20 @@ class Child:
         chunk.todo.clear()
         if self._is_reporting or self._reporter is not None:
             if scope is not None:
-                _thread.start_new_thread(guard, (scope.run_callbacks,))
+                _start_or_do(scope.run_callbacks)
             return  # the next report will say it
+        before = self._reported, self._given_back
         report = self._next_report(chunk, given_back)
         self._reporter = reporter = _thread.allocate_lock()
         reporter.acquire()
-        _thread.start_new_thread(self._report_aside, (report, reporter, scope))
+        try:
+            _thread.start_new_thread(self._report_aside, (report, reporter, scope))
+        except (RuntimeError, MemoryError):  # there is none to be had: the next report will say it
+            self._reported, self._given_back = before
+            self._page[ENDED] = self._reported
+            self._reporter = None
+            if scope is not None:
+                guard(scope.run_callbacks)
 
     def _report_aside(self, report: _Report, reporter: _thread.LockType, scope: Scope | None) -> None:
         try:
@@ -147,7 +155,9 @@ class Child:
 
     def _do_calls(self, number: int, is_timed: bool, are_parcels: bool, values: list[Any]) -> bool:
         assert self._engine is not None
+        self._page[UNPACKING] = number
         items, broken = _unpack(values) if are_parcels else (values, None)
+        self._page[UNPACKING] = 0
         chunk = Chunk(0, items)
         chunk.make_ready()
         chunk.ends = [] if is_timed else None
@@ -254,6 +264,14 @@ class Child:
 # Results; failures, and when the resource of each was opened that broke, by their place among these; when each call
 # ended; and how many others are given back.
 _Report = tuple[list[Any], dict[int, BaseException], dict[int, float], list[float] | None, int]
+
+
+def _start_or_do(action: Callable[[], object]) -> None:
+    """Do that on another thread; right here, in the middle of the call, if there is none to be had."""
+    try:
+        _thread.start_new_thread(guard, (action,))
+    except (RuntimeError, MemoryError):
+        guard(action)
 
 
 def _unpack_plan(parcel: Parcel) -> Any:

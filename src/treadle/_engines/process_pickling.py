@@ -14,6 +14,7 @@ from typing import Any
 
 from treadle._core.describe import cut_our_frames, describe, describe_error, describe_function, set_cause
 from treadle._core.user_code import call_guarded
+from treadle._engines.process_wire import NO_ROOM
 from treadle.errors import NotPicklable, RemoteError
 
 PROTOCOL = 5
@@ -21,6 +22,7 @@ EXTRA = "treadle[processes]"
 _MAIN = b"__main__"
 # Of these nothing can fail, and a list of them is one pickle.
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
+_SIZED = frozenset({str, bytes})  # but not if one of them is so large that there may be no room for it
 # A pickle above this is not copied into the message, but travels beside it.
 _BESIDE_BYTES = 64 * 1024
 _MAX_TRIES = 200
@@ -44,33 +46,41 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
-def pack(values: list[Any], what: str) -> tuple[list[Any], bool, dict[int, NotPicklable]]:
+def pack(values: list[Any], what: str) -> tuple[list[Any], bool, dict[int, NotPicklable | MemoryError]]:
     """Return ``values`` ready to be sent, whether they are parcels, and why some cannot be, by their place.
 
     ``what`` names the values in messages.
     """
-    if _PLAIN.issuperset(map(type, values)):
+    kinds = set(map(type, values))
+    if kinds <= _PLAIN and (kinds.isdisjoint(_SIZED) or not any(map(_is_large, values))):
         return values, False, {}
     parcels: list[Any] = []
-    refused: dict[int, NotPicklable] = {}
+    refused: dict[int, NotPicklable | MemoryError] = {}
     for value in values:
         try:
             parcels.append(wrap(value, what))
-        except NotPicklable as error:
+        except (NotPicklable, MemoryError) as error:
             refused[len(parcels)] = error
             parcels.append(None)
     return parcels, True, refused
+
+
+def _is_large(value: Any) -> bool:
+    return type(value) in _SIZED and len(value) > _BESIDE_BYTES
 
 
 def wrap(value: Any, what: str) -> Parcel:
     """Return ``value`` as a parcel.
 
     Raises:
+        MemoryError: There is no room for it.
         NotPicklable: It is the wrong thing for that; ``what`` names it in the message.
     """
     parcel, error = call_guarded(_wrap, value)  # methods of the user's are called, which may do anything
     if parcel is None:
         assert error is not None
+        if isinstance(error, MemoryError):
+            raise error
         raise _not_picklable(value, what, error) from error
     return parcel
 
@@ -82,8 +92,11 @@ def _wrap(value: Any) -> Parcel:
 
 
 def unwrap(parcel: Parcel) -> Any:
-    """Return the value in ``parcel``; raises whatever its making raises."""
+    """Return the value in ``parcel``; raises whatever its making raises, and ``MemoryError`` if it had no room here."""
     data, *buffers = parcel
+    for part in parcel:
+        if part is NO_ROOM:
+            raise MemoryError("there was no room for it where it was received")
     return pickle.loads(data, buffers=buffers)  # noqa: S301  # it comes from a process of our own
 
 

@@ -43,6 +43,7 @@ class ChildProcess:
     """
 
     def __init__(self) -> None:
+        self.was_refused = False  # once its cause of death is known: the system had no room for it
         with _lock, ExitStack() as theirs:
             _take_standard_places(theirs)
             self.line, line = open_line()
@@ -93,9 +94,11 @@ class ChildProcess:
             self._leash.settimeout(REPORT_SECONDS)
             (status,) = REPORT.unpack(self._leash.recv(REPORT.size))
         except Exception:  # closed without a report
-            return (
-                "it is not known how: the process that starts and ends it was killed, and it with that, or has no room"
-            )
+            self.was_refused = not _is_keeper_gone(self._keeper)
+            if self.was_refused:
+                return "it could not be started: the process that starts others can have nothing more open"
+            return "the process that starts and ends it was killed, and it with that"
+        self.was_refused = status < 0
         return describe_status(status)
 
 
@@ -161,6 +164,22 @@ def _have_go_on(keeper: int) -> None:
     with suppress(OSError):
         if _keeper is not None and _keeper[0] == keeper:  # or the number may be that of something else by now
             os.kill(keeper, signal.SIGCONT)
+
+
+def _is_keeper_gone(pid: int) -> bool:
+    """Tell whether the keeper of that number has ended; there will be another, then."""
+    global _keeper
+    with _lock:
+        if _keeper is None or _keeper[0] != pid:
+            return True
+        try:
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                return False
+        except ChildProcessError:  # somebody else has waited for it
+            pass
+        os.close(_keeper[1])
+        _keeper = None
+        return True
 
 
 def _running_keeper() -> tuple[int, int]:

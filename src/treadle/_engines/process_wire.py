@@ -16,6 +16,8 @@ _COUNT = struct.Struct("<I")
 _ONE_PART = struct.Struct("<IQ")
 _TIMEVAL = struct.Struct("@ll")
 SILENCE: Final = object()
+# Stands for a buffer for which there is no memory: it goes lost, and the rest of the message is as good as ever.
+NO_ROOM: Final = type("NoRoom", (bytes,), {})()
 # A part up to this size is read together with its neighbours, a larger one by itself and straight to its place.
 SMALL_BYTES = 64 * 1024
 # What the kernel may hold on the way; it grants less where it is told to.
@@ -68,6 +70,8 @@ class Wire:
     def receive(self, seconds: float | None = None) -> Any:
         """Wait for a message, and return it; ``SILENCE``, if none begins within ``seconds``.
 
+        Where there is no memory for a buffer, ``NO_ROOM`` is in its place.
+
         Raises:
             LineClosed: The other side is gone.
         """
@@ -85,7 +89,7 @@ class Wire:
                 return SILENCE
             (count,) = _COUNT.unpack(head)
             sizes = struct.unpack(f"<{count}Q", self._take(8 * count))
-            data, *buffers = [self._take_part(size, is_kept=bool(at)) for at, size in enumerate(sizes)]
+            data, *buffers = self._take_parts(sizes)
         except OSError as error:
             raise LineClosed(str(error)) from None
         return pickle.loads(data, buffers=buffers)  # noqa: S301  # it comes from a process of our own
@@ -96,6 +100,25 @@ class Wire:
         except OSError as error:
             raise LineClosed(str(error)) from None
         self._patience = seconds
+
+    def _take_parts(self, sizes: tuple[int, ...]) -> list[Any]:
+        parts: list[Any] = []
+        for at, size in enumerate(sizes):
+            try:
+                parts.append(self._take_part(size, is_kept=bool(at)))
+            except MemoryError:
+                if at == 0:
+                    raise
+                self._skip(size)
+                parts.append(NO_ROOM)
+        return parts
+
+    def _skip(self, size: int) -> None:
+        """Let go of the next ``size`` bytes."""
+        while size:
+            there = min(size, SMALL_BYTES)
+            self._take(there)
+            size -= there
 
     def _take_part(self, size: int, is_kept: bool) -> memoryview | bytearray:
         """Return the next ``size`` bytes; in memory of their own if they are kept, or many."""
@@ -176,9 +199,10 @@ def open_page() -> int:
     return page
 
 
-PAGE_BYTES = 32
+PAGE_BYTES = 40
 # What stands where in the memory that worker and process share, each a 64-bit number. The process writes:
 BEGUN = 0  # calls of the present portion that have begun,
-ENDED = 1  # and how many of these had ended when it last began to say so. The worker's side writes:
+ENDED = 1  # how many of these had ended when it last began to say so,
+UNPACKING = 4  # and the portion that it is taking out of its pickles. The worker's side writes:
 STOP = 2  # the portion whose calls are to end,
 GIVE_BACK = 3  # and the one of which it wants back what has not begun.
