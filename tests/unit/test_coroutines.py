@@ -168,17 +168,6 @@ def test_an_asynchronous_generator_is_refused() -> None:
         treadle.map(generate, [1])
 
 
-def test_a_group_makes_its_calls_as_it_made_the_first() -> None:
-    with treadle.TaskGroup() as awaiting, treadle.TaskGroup() as threaded:
-        two, one = awaiting.submit(double, 1), threaded.submit(abs, -1)
-        with pytest.raises(treadle.WrongType, match="must be a coroutine function, as the first was"):
-            awaiting.submit(abs, -1)
-        with pytest.raises(treadle.WrongType, match="must be a plain function, as this group makes calls on threads"):
-            threaded.submit(double, 1)
-
-    assert (two.result(), one.result()) == (2, 1)
-
-
 def test_stages_and_visits_may_be_coroutine_functions() -> None:
     async def children(node: int) -> list[int]:
         return [2 * node, 2 * node + 1] if node < 4 else []

@@ -95,8 +95,8 @@ class PoolExecutor(ThreadPoolExecutor):
         resource: Opens what must not be shared between threads; see ``map``. Each worker opens one for itself, and
             calls get it as their last positional argument. A call that waits for a task of its own executor keeps its
             own: the other is made by a further worker, with a further resource.
-        engine: ``"threads"``, ``"processes"`` or ``"coroutines"``; see ``map``. Where it is not given, all calls are
-            made as the first function submitted needs it: coroutine functions on an event loop, others on threads.
+        engine: ``"threads"``, ``"processes"`` or ``"coroutines"``; see ``map``. Where it is not given, coroutine
+            functions run on an event loop and others on threads, side by side (with ``resource`` all as the first one).
         max_tasks_per_child: Calls after which a process is replaced by a fresh one.
 
     Raises:

@@ -81,8 +81,8 @@ class TaskBook:
     def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[Any]:
         """Have ``fn(*args, **kwargs)`` called, and return its task."""
         check_callable("fn", fn)
-        self._engine.prepare_for(fn)
-        task: Task[Any] = Task(self, next(self._numbers), Call(fn, args, kwargs))
+        call = Call(self._engine.prepare_for(fn), args, kwargs)
+        task: Task[Any] = Task(self, next(self._numbers), call)
         chunk = task._chunk
         assert chunk is not None
         try:

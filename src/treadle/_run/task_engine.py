@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import describe_function
@@ -21,6 +21,9 @@ from treadle._run.choosing import choose_engine, engine_for
 from treadle._run.task import make_call, make_call_here
 from treadle._run.tuning import Tuning
 from treadle.errors import WrongType
+
+if TYPE_CHECKING:
+    from treadle._run.bridge import SharedLoop
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +89,13 @@ class TaskEngine:
         self._crew: Crew | None = None
         self._engine: RunEngine | None = None
         self._tuning: Tuning | None = None
+        self._loop: SharedLoop | None = None
 
     def make_crew(self, account: Account) -> Crew:
         """Return a crew that has no worker yet; what was chosen for the one before is forgotten."""
         spec = self._spec
         self._choosing = threading.RLock()  # in a forked child, a thread that is not there may hold the old one
-        self._engine = self._tuning = None
+        self._engine = self._tuning = self._loop = None
         crew = self._crew = Crew(
             *(spec.name, spec.max_workers, None, TaskSizer(spec.max_workers, 1, None), account, spec.policy),
             idle_seconds=spec.idle_seconds,
@@ -103,19 +107,17 @@ class TaskEngine:
             self._choose(spec.engine)
         return crew
 
-    def prepare_for(self, fn: Callable[..., Any]) -> None:
-        """See to it that calls of ``fn`` can be made.
+    def prepare_for(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """See to it that calls of ``fn`` can be made, and return what is to be called for it.
 
         Raises:
-            WrongType: ``fn`` is not of the kind that is called here: one that is not awaited where all are, or the
-                other way round.
+            WrongType: ``fn`` is to be awaited where nothing is, or the other way round.
         """
         if self._engine is None:
             self._choose(engine_for(None, fn, "fn"))
         if self._spec.is_tuned and self._tuning is None:
             self._tune(fn)
-        if is_coroutine_function(fn) is not (self._engine == "coroutines"):
-            self._check_kind(fn)
+        return fn if is_coroutine_function(fn) is (self._engine == "coroutines") else self._bridge(fn)
 
     def stop_tuning(self) -> None:
         """Keep what was learnt about the number of workers."""
@@ -145,12 +147,25 @@ class TaskEngine:
                 self._tuning = Tuning(self._engine, fn, self._spec.policy.limiter)
                 self._crew.tune(self._tuning.knee)
 
-    def _check_kind(self, fn: Callable[..., Any]) -> None:
-        engine = engine_for(None, fn, "fn")  # raises for what nobody can call
-        kind = self._spec.kind
-        if engine != "coroutines" and self._spec.engine != "coroutines":  # which takes what turns out to return one
-            what = f"the plain function {describe_function(fn)}"
-            raise WrongType("fn", what, f"a coroutine function, as the first was that this {kind} got")
-        if engine == "coroutines":
-            what = f"the coroutine function {describe_function(fn)}"
-            raise WrongType("fn", what, f"a plain function, as this {kind} makes calls on {self._engine}")
+    def _bridge(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what is to be called for a function of the other kind than the first one that came."""
+        spec, is_awaited = self._spec, engine_for(None, fn, "fn") == "coroutines"  # raises for what nobody can call
+        if not is_awaited and spec.engine == "coroutines":  # which takes what turns out to return one
+            return fn
+        if spec.engine is None and spec.resource is None and self._crew is not None:
+            from treadle._run.bridge import Awaited, Threaded  # asyncio is slow to import
+
+            return Awaited(fn, self._shared_loop()) if is_awaited else Threaded(fn, self._crew)
+        what = f"the {'coroutine' if is_awaited else 'plain'} function {describe_function(fn)}"
+        how = f"this {spec.kind} makes its calls on {self._engine}"
+        hint = "without engine= and resource= it takes both kinds"
+        raise WrongType("fn", what, f"a {'plain' if is_awaited else 'coroutine'} function, as {how}", hint)
+
+    def _shared_loop(self) -> SharedLoop:
+        """Return what has the loop for coroutines where calls are made on threads."""
+        from treadle._run.bridge import SharedLoop
+
+        with self._choosing:
+            if self._loop is None:
+                self._loop = SharedLoop(f"treadle-{self._spec.name}-loop")
+            return self._loop

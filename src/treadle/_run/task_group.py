@@ -76,8 +76,8 @@ class TaskGroup:
         max_abandoned: Calls left behind and still stuck at most, before the group breaks.
         resource: Opens what must not be shared between threads; see ``map``. Each worker opens one for itself, and
             calls get it as their last positional argument; the end of the block waits until all are closed.
-        engine: ``"threads"``, ``"processes"`` or ``"coroutines"``; see ``map``. Where it is not given, all calls are
-            made as the first function submitted needs it: coroutine functions on an event loop, others on threads.
+        engine: ``"threads"``, ``"processes"`` or ``"coroutines"``; see ``map``. Where it is not given, coroutine
+            functions run on an event loop and others on threads, side by side (with ``resource`` all as the first one).
 
     Raises:
         InvalidArgument: An option is outside its bounds.
