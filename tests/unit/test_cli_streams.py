@@ -88,7 +88,7 @@ def test_a_second_signal_where_nobody_reads_leaves(folder: Path) -> None:
     wait_for(process, "made", times=5)  # the pipe has room for three
 
     process.send_signal(signal.SIGINT)
-    wait_for(process, "treadle: stopping; results are still to be written")
+    wait_for(process, "treadle: stopping; a second Ctrl-C waits no longer")
     process.send_signal(signal.SIGINT)
     wait_for(process, "treadle: nobody reads the results; ")
 
@@ -122,6 +122,16 @@ def test_ctrl_c_at_a_terminal_ends_the_demo_cleanly() -> None:
         _, err = process.communicate(timeout=TIMEOUT_SECONDS)
 
     assert (process.returncode, err) == (130, "treadle: interrupted\n")
+
+
+def test_too_many_that_are_stuck_end_the_run_without_a_traceback(folder: Path) -> None:
+    options = ["-w", "1", "--call-timeout", "0.05", "--grace", "0"]
+    code, out, err = run_treadle("map", "work:stuck", "--lines", "lines.txt", *options, cwd=folder)
+
+    assert code == 1
+    assert "treadle: the run ended early: TooManyAbandoned: run 'stuck' left 2 stuck calls behind" in err
+    assert "Traceback" not in err
+    assert rows(out)
 
 
 # Results in a file

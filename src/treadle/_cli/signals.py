@@ -66,8 +66,8 @@ class Signals:
         except Empty:
             if not self._is_written.is_set():
                 running = run.stats.running
-                what = f"calls that still run: {running:,}" if running else "results are still to be written"
-                say(f"treadle: stopping; {what}; a second Ctrl-C waits no longer")
+                calls = f"; calls that still run: {running:,}" if running else ""
+                say(f"treadle: stopping{calls}; a second Ctrl-C waits no longer")
             self._asked.get()
         run._course.end_at_once()
         before = -1

@@ -156,7 +156,7 @@ class Course:
         """Stop, and leave behind what runs, whatever is left of its grace. Not for handlers and finalizers."""
         with self.crew.lock:
             self.stop(None)
-            self._stop_deadline = clock.now()
+            self.stop_deadline = clock.now()
         self.end(None)
 
     def fail_fast(self) -> None:
