@@ -48,6 +48,7 @@ class Shutdown:
         self._interrupts = _at_exit if holds_exit else Interrupts(interrupts)
         self._grace = grace
         self._holds_exit = holds_exit
+        self._has_asked = False  # calls to end
         self._parker = Parker()
         self._reporter = Reporter(book, holds_exit)
 
@@ -76,10 +77,11 @@ class Shutdown:
         if self._interrupts.count > 1 or clock.has_come(self._end_at()):
             book.abandon()
             return True
-        if self._interrupts.count == 1:
+        if self._interrupts.count == 1 and not self._has_asked:  # once: it wakes whoever waits, this thread too
             book.cancel_all()
             if self._holds_exit:
                 _ask_all_to_end()
+            self._has_asked = True
         if self._parker not in book._waiters:
             book._waiters.append(self._parker)
         return not (book.unfinished or book.crew.workers)
