@@ -81,6 +81,18 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         lambda: lib.map(double, [1], 8),
         "iterables[1] must be iterable, not 8 (int); write max_workers=8 for so many workers",
     ),
+    "a number of workers for starmap": (
+        lambda: lib.starmap(pow, [], 8),
+        "were given: for so many workers write max_wor",
+    ),
+    "a number of workers for traverse": (
+        lambda: lib.traverse(double, [], 8),
+        "were given: for so many workers write max",
+    ),
+    "a number of workers for a stage": (
+        lambda: lib.pipeline([1]).map(double, 8),
+        "were given: for so many workers write max_workers=8",
+    ),
     "function and input swapped": (
         lambda: lib.map([1, 2], double),
         "fn must be callable, not [1, 2] (list); the function comes first",

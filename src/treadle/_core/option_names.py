@@ -145,14 +145,27 @@ def _suggesting(fn: Callable[..., Any], caller: str) -> Callable[..., Any]:
             return fn(*args, **kwargs)
         except TypeError as error:
             if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                raise  # it was called: what is wrong are not the names
-            known = _named(fn)
-            unknown = next((name for name in kwargs if name not in known), None)
-            if unknown is None:
+                raise  # it was called: what is wrong is not how
+            if (meant := _meant(fn, caller, args, kwargs, error)) is None:
                 raise
-            called = dict(zip(signature(fn).parameters, args, strict=False)).get("fn")
-            raise unexpected(f"{caller}()", unknown, known, called) from None
+            raise meant from None
         finally:
             del args, kwargs  # what they hold may know the error that ends this, whose traceback leads here
 
     return call
+
+
+def _meant(
+    fn: Callable[..., Any], caller: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: TypeError
+) -> TypeError | None:
+    """Return an error that says more than ``error``, by which ``fn`` was not even called; None: there is none."""
+    parameters = signature(fn).parameters
+    known = _named(fn)
+    if unknown := [name for name in kwargs if name not in known]:
+        called = dict(zip(parameters, args, strict=False)).get("fn")
+        return unexpected(f"{caller}()", unknown[0], known, called)
+    workers = parameters.get("max_workers") or next(reversed([*parameters.values()]), None)  # or among ``**options``
+    by_name = workers is not None and workers.kind in (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)
+    if by_name and args and type(args[-1]) is int and "were given" in str(error):
+        return TypeError(f"{error}: for so many workers write max_workers={args[-1]}")
+    return None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar, Unpack, overload
 
-from treadle._core.option_names import check_names
+from treadle._core.option_names import check_names, suggesting
 from treadle._core.outcome import Stats
 from treadle._run.failures import Failures, OnError, check_on_error, settled
 from treadle._run.mapping import map as start_map
@@ -79,6 +79,7 @@ def for_each(
     resource: Callable[[], Any] | None = None,
     **options: Unpack[MapOptions],
 ) -> Stats: ...
+@suggesting
 def for_each(
     fn: Callable[..., object],
     /,

@@ -121,6 +121,7 @@ class Pipeline(Generic[T]):
         on_error: Callable[[Outcome[T, R]], object] | None = None,
         **options: Unpack[StageOptions],
     ) -> Pipeline[R]: ...
+    @suggesting
     def map(
         self,
         fn: Callable[..., Any],
@@ -152,6 +153,7 @@ class Pipeline(Generic[T]):
         """
         return self._with(mapping, "map", fn, on_error, options)
 
+    @suggesting
     def filter(
         self,
         predicate: Callable[[T], object],
@@ -189,6 +191,7 @@ class Pipeline(Generic[T]):
         on_error: Callable[[Outcome[T, Any]], object] | None = None,
         **options: Unpack[StageOptions],
     ) -> Pipeline[R]: ...
+    @suggesting
     def flat_map(
         self,
         fn: Callable[..., Any],
@@ -264,6 +267,7 @@ class Pipeline(Generic[T]):
         on_error: OnError = "cancel",
         **options: Unpack[StageOptions],
     ) -> PipelineStats: ...
+    @suggesting
     def for_each(
         self,
         sink: Callable[..., object],

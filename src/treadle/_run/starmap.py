@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
 
-from treadle._core.option_names import check_names
+from treadle._core.option_names import check_names, suggesting
 from treadle._run.mapping import iterate, never_read, start_run, total_of
 from treadle._run.options import StarmapOptions, prepare
 from treadle._run.run import Run
@@ -47,6 +47,7 @@ def starmap(
     resource: Callable[[], Any] | None = None,
     **options: Unpack[StarmapOptions],
 ) -> Run[Any, R]: ...
+@suggesting
 def starmap(
     fn: Callable[..., Any],
     pairs: Iterable[Iterable[Any]],

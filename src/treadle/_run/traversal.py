@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, Unpack, overload
 
 from treadle._core.chunk import Chunk
 from treadle._core.describe import describe
-from treadle._core.option_names import check_names
+from treadle._core.option_names import check_names, suggesting
 from treadle._core.settings import Settings, check_callable, check_count
 from treadle._crew.policy import Policy
 from treadle._engines.engine import CallPlan
@@ -130,6 +130,7 @@ def traverse(
     resource: Callable[[], Resource],
     **options: Unpack[RunOptions],
 ) -> Traversal[Node]: ...
+@suggesting
 def traverse(
     visit: Callable[..., Any],
     roots: Iterable[Any],
