@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 import treadle
 from tests.conftest import Gate
+from tests.places import wait_until
 
 
 class CountingInput:
@@ -21,6 +23,9 @@ class CountingInput:
         self.taken = 0
         self.threads: set[int] = set()
         self._inside = threading.Lock()
+
+    def has_taken(self, number: int) -> bool:
+        return self.taken == number
 
     def __iter__(self) -> Iterator[int]:
         return self
@@ -87,6 +92,18 @@ def test_a_stalled_consumer_stops_a_feeder_too(gate: Gate) -> None:
         for number in range(50):
             next(run)
             assert items.taken <= number + 1 + 5
+
+
+def test_a_feeder_has_room_for_what_the_consumer_is_just_taking() -> None:
+    """Nothing happens when a result is taken out of a batch: a feeder that looked a moment before would stay behind."""
+    items = CountingInput()
+    with treadle.map(abs, items, max_workers=1, buffersize=0, intake="thread") as run:
+        for number in range(20):
+            batch = run._delivery.next_until(None)  # handed over, and not taken yet
+
+            wait_until(partial(items.has_taken, number + 2))
+
+            assert list(batch or ()) == [number]
 
 
 def test_an_endless_input_is_fine() -> None:

@@ -14,14 +14,9 @@ import pytest
 import treadle
 from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import wait_until
-from treadle._core.gil import is_gil_enabled
 from treadle.testing import ManualClock
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
-
-
-# Without a GIL the feeder may miss that a result was taken, until the next one is: then it is an item behind.
-may_lag = pytest.mark.skipif(not is_gil_enabled(), reason="without a GIL a stage may take one item fewer ahead")
 
 
 def same(item: Any) -> Any:
@@ -220,7 +215,6 @@ def test_a_stage_slower_than_all_holds_back_the_source(gate: Gate, ordered: bool
     assert 2 + 3 < max(ahead) <= 2 * (2 + 3)
 
 
-@may_lag
 def test_a_stalled_consumer_holds_back_the_source() -> None:
     source = Counted(count())
     with treadle.pipeline(source).map(same, max_workers=2, buffersize=0).start() as flow:
@@ -290,7 +284,6 @@ def test_results_that_come_to_nothing_are_not_waited_for_with_others_in_hand(gat
         flow.close()
 
 
-@may_lag
 def test_batches_are_bounded_as_well() -> None:
     """A list being filled, and as much as one list and one item that wait."""
     source = Counted(count())

@@ -176,6 +176,7 @@ class Delivery(Iterator[Iterator[Any]]):
             is_input_slow = course.intake.refill()
             batch = self._look(stalled)
             if batch is not None or not is_input_slow:
+                course.intake.note_handed_over()
                 return batch
 
     def _look(self, stalled: bool) -> Iterator[Any] | _End | None:

@@ -60,10 +60,9 @@ class Intake:
 
         Stops early if the input is slow, so that results do not wait for it, and then returns True: who finds
         that no result is there has to come back. An exception of the input ends the intake and is kept in
-        ``error``. Ctrl-C goes through: the items taken by then are in the ledger.
+        ``error``. Ctrl-C goes through: the items taken by then are in the ledger. Nothing to do beside a feeder.
         """
         if self._feeder is not None:
-            self._parker.wake()
             return False
         spent = 0.0
         while not (self.is_ended or self._crew.is_stopping):
@@ -94,6 +93,11 @@ class Intake:
             )
             feeder.start()
             self._feeder = feeder
+
+    def note_handed_over(self) -> None:
+        """Have a feeder take as many items as were consumed, the first of the batch just handed over included."""
+        if self._feeder is not None:
+            self._parker.wake()
 
     def wake(self) -> None:
         """Have the feeder look again whether there is room, or an end."""

@@ -206,6 +206,9 @@ class Ledger:
         return 0 if self.batch is None else length_hint(self.batch.iterator)
 
     def consumed_now(self) -> int:
-        """Return how many results the consumer has taken, as seen from another thread."""
+        """Return how many results the consumer has taken, as seen from another thread.
+
+        The first of a batch is as good as taken when it is handed over: nobody is told when that happens.
+        """
         batch = self.batch
-        return self.consumed if batch is None else batch.consumed_before + batch.taken()
+        return self.consumed if batch is None else batch.consumed_before + max(1, batch.taken())
