@@ -93,12 +93,21 @@ class Gate:
     def __init__(self) -> None:
         self._open = threading.Event()
         self._arrived = threading.Semaphore(0)
+        self._inside: list[object] = []
 
     def hold(self, item: object = None) -> object:
         """Announce the arrival, wait until the gate opens, and return ``item``."""
+        self._inside.append(None)
         self._arrived.release()
-        assert self._open.wait(60), "the gate was never opened"
+        try:
+            assert self._open.wait(60), "the gate was never opened"
+        finally:
+            self._inside.pop()
         return item
+
+    def holding(self) -> int:
+        """Return how many calls it holds right now: whoever is free meanwhile has not waited for them."""
+        return len(self._inside)
 
     def wait_for_arrivals(self, count: int = 1) -> None:
         """Wait until ``count`` calls have arrived."""

@@ -24,7 +24,7 @@ from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.contract.engine_contract import Resource
 from tests.places import wait_until
 from treadle._core.gil import is_gil_enabled
-from treadle._crew import decider
+from treadle._crew import decider, pickling_trial
 from treadle._crew.chunking import ON_THREADS
 from treadle._crew.deciding import Measures
 from treadle._crew.pickling_trial import try_pickling
@@ -195,18 +195,21 @@ def test_the_bound_goes_by_the_number_of_processes_where_that_is_what_was_found(
         assert run.stats.taken <= len(results) + 2 + 1
 
 
-def test_pickling_costs_what_it_computes() -> None:
-    """Whatever else keeps the processors, or the GIL, while it is tried."""
+def test_pickling_costs_what_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else keeps the processors, or the GIL, while it is tried: its time is its thread's."""
+    computed = 1.0
 
-    class Waits:
+    class Computes:
         def __reduce__(self) -> Any:
-            time.sleep(0.2)
+            nonlocal computed
+            computed += 0.25
             return int, ()
 
-    trial = try_pickling(CallPlan(abs, copy_context()), Waits(), None)
+    monkeypatch.setattr(pickling_trial, "thread_time", lambda: computed)
+    trial = try_pickling(CallPlan(abs, copy_context()), Computes(), None)
 
     assert trial.make_engine is not None
-    assert trial.seconds < 0.2
+    assert trial.seconds == 0.25
 
 
 @pytest.mark.usefixtures("holds_the_gil")

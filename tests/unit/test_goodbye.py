@@ -1,7 +1,7 @@
 """Contract 5: stuck calls never hold you - not at a failure, a close, a timeout, Ctrl-C, or exit.
 
-The calls here are stuck for a minute; the bounds are generous, because the machine may be busy. The figures
-are in bench/.
+The calls here are stuck until the test lets them go, or for ever: whoever goes on meanwhile was not held. How soon that
+is, is in bench/.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import logging
 import signal
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -22,8 +21,6 @@ from tests.programs import finish, start_program
 from treadle._core.gil import is_gil_enabled
 from treadle.testing import ManualClock
 
-SOON_SECONDS = 10.0
-
 
 def test_a_failure_is_raised_while_another_call_is_stuck(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     def call(item: int) -> None:
@@ -34,11 +31,10 @@ def test_a_failure_is_raised_while_another_call_is_stuck(gate: Gate, caplog: pyt
         raise ValueError("failed beside a stuck call")
 
     run = treadle.map(call, [0, 1], max_workers=2, name="stuck")
-    began = time.monotonic()
     with pytest.raises(ValueError, match="beside a stuck call"):
         next(run)
 
-    assert time.monotonic() - began < SOON_SECONDS
+    assert gate.holding() == 1
     assert run.stats.abandoned == run.stats.cancelled == 1
     left, failed = run.rest()
     assert (left.status, left.abandoned, type(left.error)) == ("cancelled", True, treadle.CallCancelled)
@@ -47,11 +43,10 @@ def test_a_failure_is_raised_while_another_call_is_stuck(gate: Gate, caplog: pyt
 
 
 def test_close_leaves_a_stuck_call_behind(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
-    began = time.monotonic()
     with treadle.map(gate.hold, range(10), max_workers=2):
         gate.wait_for_arrivals(2)
 
-    assert time.monotonic() - began < SOON_SECONDS
+    assert gate.holding() == 2
     assert caplog.text.count("leaves a thread behind") == 2
 
 
@@ -227,10 +222,9 @@ def test_a_feeder_that_is_stuck_in_its_input_holds_nobody(gate: Gate) -> None:
     run = treadle.map(abs, items(), intake="thread")
     assert next(run) == 1
     gate.wait_for_arrivals()
-    began = time.monotonic()
     run.close()
 
-    assert time.monotonic() - began < SOON_SECONDS
+    assert gate.holding() == 1
 
 
 def test_dump_shows_a_call_left_behind(gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,16 +242,14 @@ def test_dump_shows_a_call_left_behind(gate: Gate, capsys: pytest.CaptureFixture
 
 def test_exit_does_not_wait_for_stuck_calls() -> None:
     process = start_program("""
-        import threading, time, treadle
+        import threading, treadle
         def call(item):
-            if item == 0: time.sleep(60)
+            if item == 0: threading.Event().wait()
             raise ValueError("failed beside a stuck call")
         list(treadle.map(call, [0, 1], max_workers=2))
     """)
-    began = time.monotonic()
     code, _, err = finish(process)
 
-    assert time.monotonic() - began < 30
     assert code == 1
     assert "ValueError: failed beside a stuck call" in err
     assert "treadle: item 1 of run 'call': 1" in err
@@ -265,11 +257,11 @@ def test_exit_does_not_wait_for_stuck_calls() -> None:
 
 def test_exit_with_a_run_that_nobody_closed_says_what_it_leaves() -> None:
     process = start_program("""
-        import threading, time, treadle
+        import threading, treadle
         begun = threading.Event()
         def call(item):
             begun.set()
-            time.sleep(60)
+            threading.Event().wait()
         run = treadle.map(call, ["x"])
         begun.wait()
     """)
@@ -280,12 +272,12 @@ def test_exit_with_a_run_that_nobody_closed_says_what_it_leaves() -> None:
 
 
 CTRL_C = """
-    import json, sys, threading, time, treadle
+    import json, sys, threading, treadle
     stuck = threading.Semaphore(0)
     def call(item):
         if item >= 2:
             stuck.release()
-            time.sleep(60)
+            threading.Event().wait()
         return item
     run = treadle.map(call, range(100), max_workers=4, buffersize=10)
     delivered = []
@@ -297,9 +289,8 @@ CTRL_C = """
                     stuck.acquire()
                 print("ready", flush=True)
     except KeyboardInterrupt:
-        caught = time.time()
         rest = [(o.index, o.status) for o in run.rest()]
-        print(json.dumps([delivered, rest, run.stats.taken, caught]), flush=True)
+        print(json.dumps([delivered, rest, run.stats.taken]), flush=True)
 """
 
 
@@ -307,13 +298,11 @@ def test_ctrl_c_reaches_the_caller_and_the_account_is_exact() -> None:
     process = start_program(CTRL_C)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    sent = time.time()
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process)
 
-    delivered, rest, taken, caught = json.loads(out)
+    delivered, rest, taken = json.loads(out)
     assert code == 0, err
-    assert caught - sent < SOON_SECONDS
     assert [*delivered, *(index for index, _ in rest)] == list(range(taken))
     assert [status for _, status in rest] == ["cancelled"] * 4 + ["not_started"] * (taken - 6)
 
