@@ -68,7 +68,7 @@ def test_a_run_goes_on_with_the_processes_that_there_are(
         gate.open()
         assert list(run) == list(range(12))
 
-    told = f"run 'hold' goes on with 2 workers: no further process starts ({str(error) or 'MemoryError'})"
+    told = f"run 'hold' goes on with 2 workers for now: no further process starts ({str(error) or 'MemoryError'})"
     assert caplog.record_tuples[-1] == ("treadle", logging.WARNING, told)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from treadle._core.user_code import call_guarded, get_traceback
 
 _NOTE = "treadle: "
-_NUMBERED_NOTE = re.compile(r"treadle: (item|task) \d+ (of [^:]*):")
+_NUMBERED_NOTE = re.compile(r"treadle: (item|task|run) \d+ (of [^:]*):")
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 # Attributes of these names may be anything, and may not be there to be assigned to.

@@ -163,8 +163,8 @@ def _although_interrupted(step: Callable[[], object]) -> None:
 
 def _close_after_fork() -> None:
     refs: list[Callable[[], Inherited | None]] = [*_living.values(), *_inherited.values()]
-    for ref in refs:
-        if (thing := ref()) is not None:
-            thing.close_after_fork()
     _living.clear()
     _kept.clear()
+    for ref in refs:
+        if (thing := ref()) is not None:
+            thing.close_after_fork()  # and where it goes on living, it enters itself again

@@ -47,6 +47,7 @@ class Trial:
         beside: What the other call of a hedge came to, should this one never begin.
         opened_at: When the resource was opened with which the call failed, where that means it is broken.
         since: When the item's first attempt was taken by a worker, if this is a later one; as ``Chunk.begun``.
+        no_retry: Why it is not made again, although it should be.
     """
 
     places: tuple[Any, ...] = ()
@@ -67,6 +68,7 @@ class Trial:
     beside: Failure | None = None
     opened_at: float | None = None
     since: float | None = None
+    no_retry: str = ""
 
     @property
     def attempts(self) -> int:
@@ -88,10 +90,14 @@ class Trial:
 
     def tell_history(self, error: BaseException) -> None:
         """Note on the error of the last attempt, once, what the ones before came to. Without a lock."""
-        history, self.is_told = ([] if self.is_told else self.history), True
-        for number, failure in enumerate(history, 1):
-            if self.begun is None and self.beside is None and number == len(history):
+        if self.is_told:
+            return
+        self.is_told = True
+        for number, failure in enumerate(self.history, 1):
+            if self.begun is None and self.beside is None and number == len(self.history):
                 annotate(error, f"attempt {number} was the last, as the end came before the next")
             else:
                 what = "with the same error" if failure.error is error else f"with {describe(failure.error)}"
                 annotate(error, f"attempt {number} failed {what}; the next came {failure.delay:.3g} s later")
+        if self.no_retry:
+            annotate(error, self.no_retry)

@@ -153,7 +153,8 @@ class Attempts:
         successor.trial = Trial(trial.places, history, since=trial.since or chunk.begun)
         try:
             timer = timekeeper.call_at(clock.now() + delay, partial(self._resume, successor))
-        except RuntimeError:  # no thread to be had
+        except (RuntimeError, MemoryError) as error:  # no thread to be had
+            trial.no_retry = f"no further attempt, as no thread starts that would wait for its time: {describe(error)}"
             return False
         self._waiting[successor] = timer
         self.retried += 1

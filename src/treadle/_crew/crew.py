@@ -67,6 +67,7 @@ class Crew(Muster):
         super().__init__(name, max_workers, sizer, account, Room(self))
         self.places = here.places  # in limiters: calls share those of whoever asked for them
         self.close_errors: list[BaseException] = []
+        self.is_patient = False  # a worker that cannot get ready is no reason to end
         self.stacks_calls = True  # a worker that waits for a call which has not begun may make it on its own stack
         self._make_engine = make_engine
         self._make_worker = make_worker
@@ -238,6 +239,8 @@ class Crew(Muster):
             return None
         if worker.is_on_its_way or worker.is_opening:
             with self.lock:
+                if worker.is_opening:
+                    self._shortage.end()
                 self._note_arrival(worker)
         chunk: Chunk | Nothing | None = None
         is_surplus = len(self.workers) > self._max_workers
@@ -320,17 +323,26 @@ class Crew(Muster):
         return True
 
     def report_unopened(self, worker: Worker, error: BaseException) -> None:
-        """Take note that ``worker`` could not get ready: a run without its resources is no run."""
+        """Take note that ``worker`` could not get ready: a run without its resources is no run.
+
+        Where workers come and go for as long as the program runs, what this one lacks the next may have.
+        """
+        if self.is_patient:
+            self.make_do_without(worker, error, "one gets ready")
+        else:
+            self._note_broken(worker, error)
+
+    def report_broken(self, worker: Worker, error: BaseException) -> None:
+        """Take note that engines can make no calls any more, and take what came of those in the hands of ``worker``."""
+        self._note_broken(worker, error)
+        if worker.chunk is not None:
+            self.hand_in(worker, worker.chunk)
+
+    def _note_broken(self, worker: Worker, error: BaseException) -> None:
         annotate(error, f"a worker of {self.account.kind} {self._name!r} could not get ready")
         with self.lock:
             self._note_arrival(worker)
             self.account.note_broken(error)
-
-    def report_broken(self, worker: Worker, error: BaseException) -> None:
-        """Take note that engines can make no calls any more, and take what came of those in the hands of ``worker``."""
-        self.report_unopened(worker, error)
-        if worker.chunk is not None:
-            self.hand_in(worker, worker.chunk)
 
     def report_no_room(self, worker: Worker, error: BaseException) -> None:
         """Take note that the system has no room for an engine of ``worker``, which leaves; what it has waits again."""
@@ -347,7 +359,7 @@ class Crew(Muster):
         if worker.chunk is not None:
             self.hand_in(worker, worker.chunk)
         if goes_on:
-            self._make_do_without(worker, error, "process")
+            self.make_do_without(worker, error, "process starts")
 
     def report_lost(self, worker: Worker, error: BaseException) -> None:
         """Take note that ``worker`` dies: the item in its hands failed, the others wait again."""

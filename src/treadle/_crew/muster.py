@@ -8,7 +8,7 @@ import threading
 from collections import deque
 
 from treadle._core.chunk import Chunk
-from treadle._core.describe import annotate
+from treadle._core.describe import annotate, count_of
 from treadle._core.gil import is_gil_enabled
 from treadle._core.real_time import perf_counter
 from treadle._core.tell import tell
@@ -21,6 +21,42 @@ from treadle._crew.worker import Worker
 from treadle._sync import timekeeper
 from treadle._sync.aside import start_thread
 from treadle._sync.raw import is_mine
+
+# How long to go on with the workers there are before another is tried again; it doubles each time in vain.
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
+
+
+class Shortage:
+    """That no further worker can be had: no thread, or none that gets ready. It passes, and is looked at again.
+
+    Changed under the crew's lock, but for its end.
+    """
+
+    def __init__(self) -> None:
+        self._most: float = math.inf
+        self._pause = FIRST_PAUSE_SECONDS
+        self._over_at = 0.0
+        self._told: float = math.inf  # how many workers it was last said that there are
+
+    def begin(self, workers: int) -> bool:
+        """Have no more than ``workers`` for a while, and tell whether this is news."""
+        is_news, self._told = workers < self._told, min(workers, self._told)
+        self._most = workers
+        self._over_at = perf_counter() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        return is_news
+
+    def most_workers(self) -> float:
+        """Return how many there may be now."""
+        if self._most != math.inf and perf_counter() >= self._over_at:
+            self._most = math.inf
+        return self._most
+
+    def end(self) -> None:
+        """Take note that a worker could be had. While a pause lasts, it was sent for before."""
+        if self._told != math.inf and perf_counter() >= self._over_at:
+            self._told, self._pause = math.inf, FIRST_PAUSE_SECONDS
 
 
 class Muster:
@@ -42,7 +78,8 @@ class Muster:
         self.is_stopping = False
         self._name = name
         self._max_workers = max_workers
-        self._most_workers: float = math.inf  # that the system gives threads for
+        self._wanted_workers = max_workers  # whatever there is for them
+        self._shortage = Shortage()
         self._queue: deque[Chunk] = deque()
         self._idle: list[Worker] = []
         self._on_its_way: Worker | None = None
@@ -133,7 +170,8 @@ class Muster:
         Of those beyond, idle ones leave at once, the others when they come for work.
         """
         with self.lock:
-            before, self._max_workers = self._max_workers, int(min(max_workers, self._most_workers))
+            before, self._wanted_workers = self._max_workers, max_workers
+            self._max_workers = int(min(max_workers, self._shortage.most_workers()))
             surplus = [] if self.is_stopping else self._idle[: max(0, len(self.workers) - self._max_workers)]
             for worker in surplus:
                 worker.is_idle = False
@@ -167,7 +205,12 @@ class Muster:
 
     def has_room(self) -> bool:
         """Tell whether another worker may be had."""
-        return len(self.workers) < self._max_workers + self.room.spare
+        if len(self.workers) < self._max_workers + self.room.spare:
+            return True
+        if self._max_workers < self._wanted_workers and self._shortage.most_workers() == math.inf:
+            self._max_workers = self._wanted_workers
+            return len(self.workers) < self._max_workers
+        return False
 
     def _is_help_worthwhile(self) -> bool:
         if not self.workers or len(self._idle) == len(self.workers):
@@ -200,7 +243,7 @@ class Muster:
         try:
             start_thread(worker.thread)
         except (RuntimeError, MemoryError) as error:
-            self._make_do_without(worker, error)
+            self.make_do_without(worker, error, "thread starts")
 
     def _call_back(self) -> None:
         with self.lock:
@@ -218,20 +261,23 @@ class Muster:
         else:
             worker.parker.wake()  # one that still counts as idle goes on waiting
 
-    def _make_do_without(self, worker: Worker, error: BaseException, what: str = "thread") -> None:
-        """Go on with the workers there are: the system gives us no further thread, or no process for this one."""
+    def make_do_without(self, worker: Worker, error: BaseException, what: str) -> None:
+        """Go on with the workers there are, for a while: no further thread, or whatever ``what`` says of it."""
         with self.lock:
             self._note_arrival(worker)
             self.workers.pop(worker, None)
             enough = len(self.workers)
-            is_news = enough < self._max_workers
-            self._most_workers = self._max_workers = max(1, enough)
+            is_news = self._shortage.begin(max(1, enough))
+            self._max_workers = min(self._max_workers, max(1, enough))
             if enough == 0:
-                annotate(error, f"no worker of {self.account.kind} {self._name!r} could be started")
-                self.account.note_broken(error)
-        if enough and is_news:
-            told = (self._name, enough, what, str(error) or type(error).__name__)
-            tell(logging.WARNING, "run %r goes on with %d workers: no further %s starts (%s)", *told)
+                annotate(error, f"no worker of {self.account.kind} {self._name!r} could get ready")
+                self.account.note_unserved(error)
+        if enough == 0:
+            self.account.note_left()
+        elif is_news:
+            reason = str(error) or type(error).__name__
+            told = (self.account.kind, self._name, count_of(enough, "worker"), what, reason)
+            tell(logging.WARNING, "%s %r goes on with %s for now: no further %s (%s)", *told)
 
     # Taking work
 

@@ -48,6 +48,10 @@ class Stragglers:
         stuck = len(self._stuck())
         return TooManyAbandoned(self.name, stuck, self._most) if stuck > self._most else None
 
+    def are_too_many(self) -> bool:
+        """Tell whether more are stuck now than there may be."""
+        return len(self._stuck()) > self._most
+
     def log(self) -> None:
         """Say in the log which calls were left behind since the last time. Without a lock: handlers are the user's."""
         calls: list[LeftBehind] = []

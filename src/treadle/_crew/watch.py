@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 from treadle._core import clock
 from treadle._core.cancellation import Scope, cancel_all
 from treadle._core.chunk import Chunk
+from treadle._core.describe import describe
+from treadle._core.tell import tell
 from treadle._core.trial import Trial
 from treadle._crew.attempts import Attempts
 from treadle._crew.worker import Worker
@@ -43,6 +46,8 @@ class Watch:
         self._grace = policy.grace
         self._timer: Timer | None = None
         self._due = math.inf  # when the timer goes off; read without the lock
+        self._refusal: BaseException | None = None  # why there is no timer, to be told
+        self._is_refusal_told = False
         self._extra = 0
         # After so long a call may be late, as far as is known; read without the lock.
         self._soonest = min(policy.call_timeout or math.inf, math.inf if policy.hedge is None else 0.0)
@@ -57,6 +62,16 @@ class Watch:
             hedge_after = self._hedge_after()
             self._soonest = min(self._call_timeout or math.inf, hedge_after)
             self._look_by(at + self._soonest)
+        if self._refusal is not None:
+            self._tell_refusal(self._refusal)
+
+    def _tell_refusal(self, refusal: BaseException) -> None:
+        """Say once, without a lock, that calls may take as long as they like for now."""
+        self._refusal = None
+        if not self._is_refusal_told:
+            self._is_refusal_told = True
+            told = (self._crew.account.kind, self._name, describe(refusal))
+            tell(logging.WARNING, "%s %r cannot time its calls for now: no thread for that starts (%s)", *told)
 
     def _hedge_after(self) -> float:
         """Return after how long to look whether a call is to be hedged."""
@@ -70,8 +85,12 @@ class Watch:
         if self._due <= when:
             return
         self.rest()
-        self._timer = timekeeper.call_at(when, self._look)  # may find no thread: then the next call tries again
-        self._due = when
+        try:
+            self._timer = timekeeper.call_at(when, self._look)
+        except (RuntimeError, MemoryError) as error:  # no thread to be had: whoever looks next tries again
+            self._refusal = error.with_traceback(None)
+        else:
+            self._due, self._is_refusal_told = when, False
 
     def note_told(self, at: float) -> None:
         """Take note that a call was asked to end, by somebody else. Under the crew's lock."""

@@ -10,6 +10,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from weakref import WeakKeyDictionary
 
+from treadle._core import register
 from treadle._core.chunk import FailedWithResource
 from treadle._core.describe import annotate, describe
 from treadle._core.option_names import suggesting
@@ -192,9 +193,14 @@ def as_tuple(kinds: Any) -> tuple[Any, ...]:
 
 
 class _Locks:
-    """What ``one_at_a_time`` holds: one lock for threads, and one for each event loop. Made anew where it is sent."""
+    """What ``one_at_a_time`` holds: a lock for threads, and one for each event loop. Made anew in another process."""
 
     def __init__(self) -> None:
+        self.close_after_fork()
+        register.enroll_for_fork(self)
+
+    def close_after_fork(self) -> None:
+        """Be free: in a forked child, a thread that is not there may hold the parent's."""
         self.threads = threading.Lock()
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 

@@ -414,6 +414,8 @@ class Course:
         """Stop: a worker could not get ready."""
         self.stop(error)
 
+    note_unserved = note_broken
+
     def note_quieter(self) -> None:
         """Let whoever waits for quiet look again."""
         self._wake()

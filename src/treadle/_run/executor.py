@@ -157,6 +157,7 @@ class PoolExecutor(ThreadPoolExecutor):
         )
         self._grace = self._book.grace = grace
         self._book.goodbye = self._book.finish
+        self._book.renews = True
         # By the names that the standard library's executor has for them; what is left of that is not made.
         self._max_workers = workers
         self._thread_name_prefix = name

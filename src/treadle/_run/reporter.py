@@ -27,6 +27,7 @@ class Source(Protocol):
 
     kind: str
     name: str
+    noun: str  # what a person calls one of its calls
     stopped_at: float | None  # when its calls were asked to end
 
     def worker_states(self) -> Sequence[WorkerState]:
@@ -98,7 +99,7 @@ class Reporter:
         if waiting:
             text += f", and for {count_of(waiting, 'call')} not begun"
         elif not busy and (unfinished := source.count_unfinished()):
-            text += f", and for {count_of(unfinished, 'task')} between two attempts"
+            text += f", and for {count_of(unfinished, source.noun)} between two attempts"
         lines = [f"{text} ({self._way_out(interrupts, grace)})"]
         stacks = read_stacks()
         for state in busy[:MOST_CALLS]:

@@ -302,7 +302,7 @@ class Task(Future[T]):
         cut_our_frames(error)
         if trial is not None:
             trial.tell_history(error)
-        annotate(error, f"task {chunk_number} of {self._book.kind} {self._book.name!r}: {describe(call)}")
+        annotate(error, f"{self._book.noun} {chunk_number} of {self._book.kind} {self._book.name!r}: {describe(call)}")
         if hint := explain_call(error, call.fn, call.args, call.kwargs, _arguments_of(self._book.kind)):
             annotate(error, hint)
 
@@ -310,7 +310,7 @@ class Task(Future[T]):
         """Return which task it is, and what it calls."""
         chunk = self._chunk
         call = f": {describe(chunk.items[0])}" if chunk is not None and chunk.items else ""
-        return f"task {self._number} of {self._book.kind} {self._book.name!r}{call}"
+        return f"{self._book.noun} {self._number} of {self._book.kind} {self._book.name!r}{call}"
 
     def _wait(self, timeout: float | None) -> None:
         chunk = self._chunk

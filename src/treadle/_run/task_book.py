@@ -35,6 +35,7 @@ from treadle._sync.raw import is_mine
 from treadle.errors import TooManyAbandoned
 
 NOT_BEGUN = "has not begun"  # a book that is closed for this reason will be open yet
+BROKEN = "is broken"  # and with this one, it may be open again
 
 
 class TaskBook:
@@ -46,6 +47,8 @@ class TaskBook:
     Args:
         spec: What the owner is made of.
     """
+
+    noun = "task"  # what a person calls one
 
     def __init__(self, spec: TaskSpec) -> None:
         self.kind = spec.kind
@@ -63,6 +66,8 @@ class TaskBook:
         self.grace: float | None = None  # after which the interpreter's exit leaves calls behind; None: never
         self._numbers = count()
         self._is_breakage_told = False
+        self._unserved: BaseException | None = None  # why what waits has no worker
+        self.renews = False  # it may be open again after it has broken, and in a forked child
         self._closing: str | None = None  # what will close it when no task is left
         self.has_timeout = False  # it is cancelled when its time is up
         self.ends_with_first = False  # it is cancelled when one call has succeeded
@@ -81,8 +86,10 @@ class TaskBook:
     def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[Any]:
         """Have ``fn(*args, **kwargs)`` called, and return its task."""
         check_callable("fn", fn)
+        if self.broken is not None:
+            self._recover()
         call = Call(self._engine.prepare_for(fn), args, kwargs)
-        task: Task[Any] = Task(self, next(self._numbers), call)
+        task: Task[Any] = Task(self, self._next_number(), call)
         chunk = task._chunk
         assert chunk is not None
         try:
@@ -102,6 +109,9 @@ class TaskBook:
             self._withdraw(task)
             raise
         return task
+
+    def _next_number(self) -> int:
+        return next(self._numbers)
 
     def _withdraw(self, task: Task[Any]) -> bool:
         """Take back a task that was not handed out; False: too late, and if its call has begun, it is asked to end."""
@@ -180,7 +190,7 @@ class TaskBook:
         """Refuse further tasks, at once or when the last one has ended, and then let the workers go."""
         if when_empty:
             self._closing = reason
-        elif self.closed is None:
+        elif self.closed in (None, BROKEN):
             self.closed = reason
         self._dismiss_if_empty()
 
@@ -281,7 +291,7 @@ class TaskBook:
 
     def _break(self, error: BaseException) -> None:
         self.broken = error
-        self.closed = self.closed or "is broken"
+        self.closed = self.closed or BROKEN
         self.crew.stop(self.closed)
         self._wake()
 
@@ -294,6 +304,28 @@ class TaskBook:
         )
         error.__cause__ = self.broken
         return error
+
+    def note_unserved(self, error: BaseException) -> None:
+        """Fail what waits: there is no worker, and none to be had now. What is submitted later finds one, maybe."""
+        self._unserved = error
+
+    def _recover(self) -> None:
+        """Go on after too many calls were left behind, once enough of them have ended."""
+        if not (self.renews and isinstance(self.broken, TooManyAbandoned)):
+            return
+        with self._counting:  # two may come for it at once
+            is_over = not (self._stragglers.are_too_many() or self.unfinished or self.crew.workers)
+            if is_recovered := is_over and self.closed == BROKEN:
+                self._start_anew()
+        if is_recovered:  # without the lock, as handlers of the log are the user's
+            tell(logging.WARNING, "%s %r goes on: enough of the calls left behind have ended", self.kind, self.name)
+
+    def _start_anew(self) -> None:
+        """Be open, with a crew to which nothing has happened yet."""
+        self.crew = self._engine.make_crew(self)
+        self.broken = self.stopped_at = None
+        self._is_breakage_told = False
+        self.closed = None  # in the end: now something can be submitted
 
     def note_expired(self) -> None:
         """Do nothing: a crew of tasks has no deadline."""
@@ -313,12 +345,18 @@ class TaskBook:
                 self._is_breakage_told = True
                 tell(logging.CRITICAL, "%s %r is broken", self.kind, self.name, error=self.broken)
             self.note_handed_in()
-            for task in list(self.unfinished):
-                chunk = task._chunk
-                if chunk is not None and self._take_back(chunk):
-                    self._end(task, "failed", error=error)
+            self._fail_unbegun(error)
+        unserved, self._unserved = self._unserved, None
+        if unserved is not None:
+            self._fail_unbegun(unserved)
         if not self.crew.workers:  # a thousand leaving at once should not wake it a thousand times
             self._wake()
+
+    def _fail_unbegun(self, error: BaseException) -> None:
+        for task in list(self.unfinished):
+            chunk = task._chunk
+            if chunk is not None and self._take_back(chunk):
+                self._end(task, "failed", error=error)
 
     def _take_back(self, chunk: Chunk) -> bool:
         try:
@@ -416,13 +454,24 @@ class TaskBook:
         return self.policy.grace
 
     def close_after_fork(self) -> None:
-        """Close in a forked child: the crew stayed with the parent."""
-        self.closed = "belongs to the process that was forked"
-        self._is_forked = True
+        """Close in a forked child, with what is the parent's; where nothing is pending, be as good as new."""
         self._counting = threading.RLock()
-        self.unfinished.clear()
         self._waiters.clear()
+        is_pending = bool(self.unfinished)
+        self.unfinished.clear()
         self.crew.close_after_fork()
+        if not is_pending and (self.closed == NOT_BEGUN or (self.renews and self.closed is None)):
+            before = self.closed
+            self._counts = dict.fromkeys(self._counts, 0)
+            self._uncounted.clear()
+            self._stragglers = Stragglers(self.kind, self.name, self.policy.max_abandoned)
+            self._began = perf_counter()
+            self._start_anew()
+            self.closed = before
+            register.enroll(self)
+        elif is_pending or self.closed is None:
+            self.closed = "belongs to the process that was forked"
+            self._is_forked = True
 
     def check_owner(self) -> None:
         """Raise in a forked child, where nobody will ever make the calls."""

@@ -47,7 +47,8 @@ class Channel(Shared, Generic[T]):
     put was then not put, and none was taken. Only a Ctrl-C that comes while an item is being handed over, which takes
     about a microsecond, may leave open whether it was; the channel stays in order.
 
-    In a forked child, the copy of a channel is closed and empty: its items are the parent's.
+    In a forked child, the copy of a channel that was in use is closed and empty: its items, and those who wait for
+    them, are the parent's. One that was not in use is as good as new.
 
     Args:
         maxsize: How many items it holds, at least 1.
@@ -361,6 +362,9 @@ class Channel(Shared, Generic[T]):
         return ChannelClosed(self._name, f"{self._end.reason}, and {consequence}")
 
     def close_after_fork(self) -> None:
-        """Be empty and closed: the items, and whoever may hold the lock, are the parent's."""
-        self._start_empty()
-        self._end = _End("is closed in a forked process, which has to make its own", False)
+        """Be empty and closed, if it was in use: the items, and whoever waits for some, are the parent's."""
+        lines = (self._getters, self._putters, self._joiners)
+        is_in_use = bool(self._items or self._unfinished or self._producers or any(line.waiting for line in lines))
+        self._start_empty()  # the lock as well, whose holder may be a thread of the parent's
+        if is_in_use:
+            self._end = _End("is closed in a forked process, which has to make its own", False)
