@@ -56,6 +56,10 @@ def wait_for_runs(monitor: treadle.Periodic[Any], count: int) -> None:
     wait_until(lambda: monitor.runs == count and not monitor._is_busy)
 
 
+def has_made(monitor: treadle.Periodic[Any], count: int) -> bool:
+    return monitor.runs == count
+
+
 def fail(number: int = 0) -> None:
     raise ValueError(f"bad {number}")
 
@@ -276,6 +280,32 @@ def test_a_success_brings_the_period_back_at_once(clock: ManualClock, caplog: py
     assert (monitor.failures, monitor.last_result, monitor.last_error) == (2, 4, None)
 
 
+def test_without_a_backoff_a_function_that_fails_is_called_at_each_tick(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A health check that looks less often while something is down notices late that it is up again."""
+    stamps = Stamps(fail)
+    with treadle.every(5, stamps, backoff=None) as monitor:
+        for number in range(1, 5):
+            wait_for_runs(monitor, number)
+            clock.advance(5)
+        wait_for_runs(monitor, 5)
+
+    assert stamps.times == [0, 5, 10, 15, 20]
+    assert "5 in a row; the next is 5 s after it" in caplog.text
+
+
+def test_a_backoff_of_ones_own_is_the_longest_distance(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    stamps = Stamps(fail)
+    with treadle.every(5, stamps, backoff=15) as monitor:
+        for number, seconds in enumerate([10, 15, 15], 1):
+            wait_for_runs(monitor, number)
+            clock.advance(seconds)
+        wait_for_runs(monitor, 4)
+
+    assert stamps.times == [0, 10, 25, 40]
+
+
 # What a run comes to
 
 
@@ -380,8 +410,15 @@ def test_on_error_is_told_each_failure_before_the_next_run(
         wait_for_runs(monitor, 2)
 
     assert [repr(thing) for thing in said] == ["0", "ValueError('bad 0')", "1", "ValueError('bad 1')"]
+    assert isinstance(said[3], ValueError)
+    assert said[3].__notes__ == ["treadle: run 1 of periodic 'Stamps': Stamps()"], "as in the log, reports not counted"
+    assert [record.getMessage() for record in caplog.records] == [
+        "run 0 of periodic 'Stamps' failed, 1 in a row; the next is 10 s after it: ValueError('bad 0')",
+        "run 1 of periodic 'Stamps' failed, 2 in a row; the next is 20 s after it: ValueError('bad 1')",
+    ]
+    assert "Traceback" not in caplog.text, "who is told the error logs it as he likes"
     assert isinstance(said[1], ValueError)
-    assert said[1].__notes__ == ["treadle: task 0 of periodic 'Stamps': Stamps()"]
+    assert said[1].__notes__ == ["treadle: run 0 of periodic 'Stamps': Stamps()"]
 
 
 def test_an_on_error_that_raises_is_logged_and_not_the_end(
@@ -820,24 +857,33 @@ def test_an_interpreter_that_exits_does_not_wait_for_a_stuck_run() -> None:
     assert "periodic 'call' leaves a thread behind" in err
 
 
-def test_no_thread_for_the_time_is_said_and_ends_it(
+def test_where_no_thread_keeps_the_time_that_of_the_runs_does(
     clock: ManualClock, gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A moment without threads is no reason to end what goes on for as long as the program."""
+
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    with treadle.every(5, gate.hold, name="check") as monitor:
+    stamps = Stamps(gate.hold)
+    with treadle.every(5, stamps, name="check") as monitor:
         gate.wait_for_arrivals()
         clock.advance(12)
         wait_until(lambda: monitor._timer is None)
         monkeypatch.setattr(timekeeper, "call_at", refuse)
         gate.open()
-        wait_for_runs(monitor, 1)
-        with pytest.raises(treadle.PeriodicStopped, match="no thread could be started"):
-            monitor.wait_next()
+        for number, seconds in enumerate((3, 5, 5), 1):
+            wait_until(partial(has_made, monitor, number))
+            clock.wait_for_sleepers()
+            clock.advance(seconds)
+        wait_until(partial(has_made, monitor, 4))
         monkeypatch.undo()
+        clock.wait_for_sleepers()
+        clock.advance(5)
+        wait_for_runs(monitor, 5)
 
-    assert "periodic 'check' ends, as there is no thread to keep its time" in caplog.text
+    assert stamps.times == [0, 15, 20, 25, 30]
+    assert caplog.text.count("periodic 'check' waits for its time on the thread of its runs for now") == 1
 
 
 async def coroutine_function() -> None: ...

@@ -21,12 +21,14 @@ class Ticks:
         start: The first tick, by ``clock.now()``.
         seconds: From one to the next.
         jitter: The share of ``seconds`` by which each may come late, at random.
+        backoff: Seconds that the distance may grow to after failures in a row.
     """
 
-    def __init__(self, start: float, seconds: float, jitter: float) -> None:
+    def __init__(self, start: float, seconds: float, jitter: float, backoff: float = MAX_BACKOFF_SECONDS) -> None:
         self._start = start
         self._seconds = seconds
         self._jitter = jitter
+        self._most_steps = min(MAX_BACKOFF_TICKS, max(1.0, backoff // seconds))
         self.expected: int = 0  # the number of the next one, unless its time passes before somebody can take it
         self._taken = -1
         self.missed: int = 0
@@ -54,8 +56,7 @@ class Ticks:
 
     def expect(self, failures: int) -> float:
         """Expect the tick that follows on so many failures in a row, and return how far off it is from the last."""
-        most = min(MAX_BACKOFF_TICKS, max(1.0, MAX_BACKOFF_SECONDS // self._seconds))
-        steps = int(min(2.0 ** min(failures, 100), most))
+        steps = int(min(2.0 ** min(failures, 100), self._most_steps))
         self.expected = self._taken + steps
         return steps * self._seconds
 

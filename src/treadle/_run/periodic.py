@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
@@ -20,13 +21,14 @@ from treadle._core.outcome import Outcome, Status
 from treadle._core.real_time import perf_counter
 from treadle._core.settings import DEFAULT_GRACE_SECONDS, check_callable, check_seconds
 from treadle._core.tell import tell
-from treadle._core.ticks import Ticks
+from treadle._core.ticks import MAX_BACKOFF_SECONDS, Ticks
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._crew.policy import Policy
 from treadle._crew.room import making_room
 from treadle._run.periodic_book import PeriodicBook, Turn, Waiter
 from treadle._run.task import Task
 from treadle._sync import cancelling, timekeeper
+from treadle._sync.parker import Parker
 from treadle._sync.raw import is_mine
 from treadle._sync.timekeeper import Timer
 from treadle.errors import InvalidArgument, PeriodicStopped, WrongType
@@ -45,14 +47,15 @@ def every(
     jitter: float = 0.0,
     timeout: float | None = None,
     on_error: Callable[[BaseException], object] | None = None,
+    backoff: float | None = MAX_BACKOFF_SECONDS,
 ) -> Periodic[T]:
     """Call ``fn`` now and then every ``seconds``, on a thread in the background, until it is stopped.
 
     Runs begin at ``start + n * seconds``, however long each takes, so nothing drifts. Never two at once: a tick that
     comes while a run goes on is skipped and counted (``missed``), not made up for; so is what a halted machine slept
     through. Whatever a run raises, ``SystemExit`` included, is logged and counted (``failures``), and never the end:
-    after each failure in a row the distance to the next run doubles, up to 64 periods or a minute (at least one
-    period), and after a success it is ``seconds`` again, on the same ticks.
+    after each failure in a row the distance to the next run doubles, up to 64 periods or ``backoff`` seconds (at least
+    one period), and after a success it is ``seconds`` again, on the same ticks.
 
     It goes on until the end of its ``with`` block, ``stop()``, a cancellation of the call or group it was started in,
     or the end of the program, whether anybody holds it or not. The runs see the context variables of whoever
@@ -68,7 +71,10 @@ def every(
             with ``CallTimedOut``. If it does not end within 0.25 s it is left behind, and logged; the next run
             comes when it has really ended.
         on_error: Told the exception of each run that failed, after it was logged and before the next run, on the
-            same thread as the runs and under the same ``timeout``. Its own exceptions are logged.
+            same thread as the runs and under the same ``timeout``. Its own exceptions are logged. With it, the log has
+            one line for each failure, and no traceback.
+        backoff: Seconds that the distance between two runs may grow to after failures in a row. None: it does not grow,
+            for what is to notice at once that something works again, such as a health check.
 
     Raises:
         InvalidArgument: A number is out of its bounds.
@@ -103,7 +109,9 @@ def every(
             raise InvalidArgument("timeout", "0", "more than 0 seconds, or None for no limit")
     if on_error is not None:
         check_callable("on_error", on_error)
-    ticks = Ticks(clock.now(), seconds, jitter)
+    if backoff is not None:
+        check_seconds("backoff", backoff)
+    ticks = Ticks(clock.now(), seconds, jitter, backoff or 0.0)
     return Periodic(ticks, fn, describe_function(fn) if name is None else name, timeout, on_error)
 
 
@@ -147,6 +155,8 @@ class Periodic(Generic[T]):
         self._due = (0, 0.0)  # what the timer is for: a tick's number and time
         self._is_busy = False
         self._is_held_up = False  # busy with nothing but a run that was left behind
+        self._is_pausing = False  # the task in the book waits for the next tick
+        self._is_pause_told = False
         self._is_reporting = False  # the task in the book tells of a failure; for whoever brings its end
         self._waiters: list[Waiter[T]] = []
         self._outer = current_scope()
@@ -260,8 +270,10 @@ class Periodic(Generic[T]):
         """Set the timer for the next tick. Under the lock."""
         if self._timer is not None:
             self._timer.cancel()
+        self._timer = None
         self._due = self._ticks.after(clock.now(), self._turn.took)
         self._timer = timekeeper.call_at(self._due[1], partial(self._begin, *self._due))
+        self._is_pause_told = False
 
     def _begin(self, number: int, when: float) -> None:
         """Begin a run, on the timekeeper's thread, unless one goes on: then its end sets the timer anew."""
@@ -273,7 +285,10 @@ class Periodic(Generic[T]):
                 return
             self._is_busy = True
             self._ticks.take(number, when, clock.now())
-            self._plan()  # now, so that the timekeeper need not leave and come back for each tick
+            self._turn.begun = perf_counter()
+            self._book.run = self._runs
+            with suppress(RuntimeError, MemoryError):  # no thread for the timekeeper: the end of the run tries again
+                self._plan()  # now, so that the timekeeper need not leave and come back for each tick
         self._submit(self._turn)
 
     def _submit(self, fn: Callable[..., Any], *args: Any) -> None:
@@ -283,7 +298,7 @@ class Periodic(Generic[T]):
         except Exception as error:  # it was stopped in this moment, or the book is broken, which has been logged
             if self._book.closed is None:
                 tell(logging.ERROR, "periodic %r could not begin a run", self.name, error=error)
-            self._is_reporting = False
+            self._is_reporting = self._is_pausing = False
             self._rest()
         finally:
             here.places = before
@@ -291,6 +306,9 @@ class Periodic(Generic[T]):
     def _note_end(self, task: Task[Any], status: str) -> None:
         """Take note that the run has ended, or the report of its failure. On the worker's thread, or an extra one."""
         error = task.failure
+        if self._is_pausing:
+            self._note_pause(error)
+            return
         if self._is_reporting:
             self._is_reporting = False
             if error is not None:
@@ -322,34 +340,39 @@ class Periodic(Generic[T]):
         if error is not None:
             what = f"run {outcome.index} of periodic {self.name!r} {status.replace('_', ' ')}"
             told = (what, self._in_a_row, distance)
-            tell(logging.ERROR, "%s, %d in a row; the next is %.3g s after it", *told, error=error)
+            if self._on_error is None:
+                tell(logging.ERROR, "%s, %d in a row; the next is %.3g s after it", *told, error=error)
+            else:  # who is told the error logs what there is to log of it
+                tell(logging.ERROR, "%s, %d in a row; the next is %.3g s after it: %s", *told, describe(error))
         for waiter in list(self._waiters):
             waiter.outcome = waiter.outcome or outcome
             waiter.parker.wake()
 
     def _rest(self) -> None:
         """Go on with the next tick, unless the run that has timed out is still inside the function."""
-        error: RuntimeError | None = None
+        error: BaseException | None = None
         with self._lock:
             if self._turn.is_inside:
                 self._is_held_up = True
             else:
                 error = self._go_on()
-        self._tell_of_end(error)
+        if error is not None:
+            self._pause(error)
         self._wake_waiters()  # it may have been the last one
         if not self._is_live():
             self._book.part()
 
     def _note_out(self) -> None:
         """Take note that a run is out of the function, long before its end is known or, left behind, long after."""
-        error: RuntimeError | None = None
+        error: BaseException | None = None
         with self._lock:
             if self._is_held_up:
                 error = self._go_on()
-        self._tell_of_end(error)
+        if error is not None:
+            self._pause(error)
 
-    def _go_on(self) -> RuntimeError | None:
-        """Wait for the next tick; return why there will be none, if that has just turned out. Under the lock."""
+    def _go_on(self) -> BaseException | None:
+        """Wait for the next tick; return why nobody does so, if the timekeeper cannot. Under the lock."""
         self._is_busy = self._is_held_up = False
         if self._book.closed is not None:
             return None
@@ -358,14 +381,34 @@ class Periodic(Generic[T]):
             return None
         try:
             self._plan()
-        except RuntimeError as error:  # no thread for the timekeeper
-            self._book.closed = "is broken: no thread could be started to keep its time"
+        except (RuntimeError, MemoryError) as error:  # no thread for the timekeeper
+            self._is_busy = self._is_pausing = True
             return error
         return None
 
-    def _tell_of_end(self, error: RuntimeError | None) -> None:
-        if error is not None:  # without the lock: handlers of the log are the user's
-            tell(logging.CRITICAL, "periodic %r ends, as there is no thread to keep its time", self.name, error=error)
+    # Where no thread can keep the time, for now: the one that makes the runs does so, or else the next that comes
+
+    def _pause(self, error: BaseException) -> None:
+        if not self._is_pause_told:
+            self._is_pause_told = True
+            what = "periodic %r waits for its time on the thread of its runs for now: no other starts (%s)"
+            tell(logging.WARNING, what, self.name, describe(error))
+        self._submit(self._wait_for_tick)
+
+    def _wait_for_tick(self) -> None:
+        parker = Parker()
+        while (left := self._due[1] - clock.now()) > 0:
+            cancelling.wait(parker, left)
+
+    def _note_pause(self, error: BaseException | None) -> None:
+        """Begin the next run, for which this thread has waited; if there was none that could, whenever there is one."""
+        with self._lock:
+            self._is_busy = self._is_pausing = False
+            due = self._due
+        if error is None:
+            self._begin(*due)
+        else:
+            timekeeper.leave(self._rest)
 
     def _is_live(self) -> bool:
         """Tell whether there is, or will be, a run to wait for."""

@@ -61,7 +61,12 @@ class Turn:
 
 
 class PeriodicBook(TaskBook):
-    """The book of a ``Periodic``, which has one task at a time, and tells when that has ended."""
+    """The book of a ``Periodic``, which has one task at a time, and tells when that has ended.
+
+    A task has the number of the run that it is, or follows on.
+    """
+
+    noun = "run"
 
     def __init__(
         self,
@@ -73,6 +78,10 @@ class PeriodicBook(TaskBook):
         super().__init__(TaskSpec("periodic", name, 1, policy, PeriodicStopped))
         self._hear_end = hear_end
         self._hear_fork = hear_fork
+        self.run = 0  # the number of the present one
+
+    def _next_number(self) -> int:
+        return self.run
 
     def _note_end(self, task: Task[Any], status: str | None, error: BaseException | None) -> None:
         super()._note_end(task, status, error)
