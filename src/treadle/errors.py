@@ -18,6 +18,7 @@
     ├── Deadlock         (RuntimeError) what was waited for would never have come
     ├── BlocksEventLoop  (RuntimeError) a coroutine was about to wait without awaiting
     ├── NotPicklable     (TypeError)    what was to go to another process, or come back, cannot
+    ├── ProcessRefused   (RuntimeError) processes were to be started where that would never end
     ├── ProcessDied                     the process that made the call died: a crash, a signal, an exit
     ├── MissingExtra     (ImportError)  what was asked for needs a library that is not installed
     ├── RemoteError                     stands for an exception of another process that cannot be pickled
@@ -51,6 +52,7 @@ __all__ = [
     "PipelineClosed",
     "PoolClosed",
     "ProcessDied",
+    "ProcessRefused",
     "RemoteError",
     "RunClosed",
     "TooManyAbandoned",
@@ -320,6 +322,25 @@ class NotPicklable(TreadleError, TypeError):
 
     def __str__(self) -> str:
         return f"{self.what} cannot be sent to another process or interpreter: {self.reason}"
+
+
+class ProcessRefused(TreadleError, RuntimeError):
+    """Processes were to be started where they would start others in turn, without an end.
+
+    As by a module that starts them while it is imported: each of them imports it, to find the function.
+
+    Args:
+        what: What would start them.
+        instead: What to do.
+    """
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(what, instead)
+        self.what = what
+        self.instead = instead
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.instead}"
 
 
 class ProcessDied(TreadleError):

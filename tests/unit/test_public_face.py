@@ -39,6 +39,9 @@ def all_errors() -> list[BaseException]:
         errors.Deadlock("two threads wait for each other", ("one", "two")),
         errors.NotPicklable("the argument[0]", "TypeError: cannot pickle '_thread.lock' object"),
         errors.ProcessDied("it was killed by SIGSEGV (Segmentation fault)", True),
+        errors.ProcessRefused(
+            "module 'work' starts processes while it is imported in one", "move that into a function"
+        ),
         errors.MissingExtra("treadle.dask()", "dask", "No module named 'distributed'"),
         errors.RemoteError("ValueError(<lock>)"),
         errors.WorkerLost("fetch", 3, "MemoryError()"),

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from treadle._core import clock
+from treadle._core.importing import let_imports_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class Living(Shown, Inherited, Protocol):
         """Return how long a goodbye may take."""
 
 
+# How long threads that were left behind may be at an import when the interpreter exits.
+IMPORT_SECONDS = 0.3
 # A plain dict: copying its values is atomic, so that a signal handler or a forked child can look at it.
 _living: dict[int, weakref.ref[Living]] = {}
 _inherited: dict[int, weakref.ref[Inherited]] = {}  # has nothing that lives, only a lock to inherit
@@ -151,6 +154,8 @@ def _say_goodbye() -> None:
     now = clock.now()
     for thing in things:
         _although_interrupted(partial(thing.finish_goodbye, now + thing.grace_seconds()))
+    if _kept:
+        _although_interrupted(partial(let_imports_end, IMPORT_SECONDS))
 
 
 def _although_interrupted(step: Callable[[], object]) -> None:

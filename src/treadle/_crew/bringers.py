@@ -24,10 +24,10 @@ def bringers_of_call(crew: Crew, chunk: Chunk) -> Needs:
     workers = list(crew.workers)
     for worker in workers:
         if chunk in worker.in_hand():
-            return any, _idents([worker])
+            return any, idents_of([worker])
     if not chunk.todo or _is_help_coming(crew, workers):
         return GOES_ON
-    return all, _idents(workers)
+    return all, idents_of(workers)
 
 
 def bringers_of_any(crew: Crew) -> Needs:
@@ -40,12 +40,12 @@ def bringers_of_any(crew: Crew) -> Needs:
     is_work_left = bool(crew._queue) or any(chunk.todo for chunk in chunks)
     if is_work_left and (len(busy) < len(workers) or _is_help_coming(crew, workers)):
         return GOES_ON
-    return all, _idents(busy)
+    return all, idents_of(busy)
 
 
 def bringers_of_all(crew: Crew) -> Needs:
     """Return who can bring the end of all calls, and of the crew: each of its workers has to leave."""
-    return GOES_ON if _ends_by_itself(crew) else (any, _idents(list(crew.workers)))
+    return GOES_ON if _ends_by_itself(crew) else (any, idents_of(list(crew.workers)))
 
 
 def _is_help_coming(crew: Crew, workers: list[Worker]) -> bool:
@@ -58,8 +58,9 @@ def _has_news(chunk: Chunk) -> bool:
     return len(chunk.results) > chunk.delivered
 
 
-def _idents(workers: Iterable[Worker]) -> list[int]:
-    return [worker.thread.ident or 0 for worker in workers]
+def idents_of(workers: Iterable[Worker]) -> list[int]:
+    """Return the threads of ``workers``."""
+    return [worker.thread.ident or 0 for worker in list(workers)]
 
 
 def _ends_by_itself(crew: Crew) -> bool:

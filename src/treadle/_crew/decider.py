@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from treadle._core.chunk import Chunk
 from treadle._core.context import variable_in_sight
 from treadle._core.gil import is_gil_enabled
+from treadle._core.importing import module_being_imported
 from treadle._core.real_time import perf_counter, process_time
 from treadle._core.tell import tell
 from treadle._crew.chunking import IN_PROCESSES, ON_THREADS
@@ -131,6 +132,8 @@ class Decider:
             return "one worker is all there may be" if self._max_workers < 2 else "there is one core to use"
         if self._total is not None and self._total < 2:
             return "there is one call to make"
+        if (name := module_being_imported()) is not None:
+            return f"module {name!r} is still being imported, and processes would need it"
         if (name := variable_in_sight(self._plan.fn, self._plan.context)) is not None:
             return f"calls may look at the context variable {name!r}, and such do not travel to processes"
         return None

@@ -96,7 +96,7 @@ class ProcessEngine:
                 return
 
     def _hatch(self) -> None:
-        kills = self._kills
+        kills, around = self._kills, surroundings()
         try:
             self._child = child = ChildProcess()
         except (OSError, MemoryError) as error:
@@ -106,7 +106,7 @@ class ProcessEngine:
         if self._kills != kills:
             child.kill()
         try:
-            child.wire.send(("open", self._module, surroundings(), self._plan))
+            child.wire.send(("open", self._module, around, self._plan))
             failure = child.wire.receive()
         except LineClosed:
             death = self._bury()

@@ -23,6 +23,7 @@ from typing import Any
 from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk, FailedWithResource
 from treadle._core.describe import annotate
+from treadle._core.importing import receiving
 from treadle._core.real_time import perf_counter
 from treadle._core.user_code import is_a
 from treadle._engines.engine import CallPlan
@@ -276,7 +277,8 @@ def _start_or_do(action: Callable[[], object]) -> None:
 
 def _unpack_plan(parcel: Parcel) -> Any:
     try:
-        return unwrap(parcel)
+        with receiving():
+            return unwrap(parcel)
     except BaseException as error:
         annotate(error, "raised in the process that was to make the calls, as it received the function")
         raise
@@ -287,7 +289,8 @@ def _unpack(parcels: list[Any]) -> tuple[list[Any], BaseException | None]:
     items: list[Any] = []
     for parcel in parcels:
         try:
-            items.append(unwrap(parcel))
+            with receiving():
+                items.append(unwrap(parcel))
         except BaseException as error:
             annotate(error, "raised in the process that was to make the call, as it received the argument")
             return items, None if items else error

@@ -8,12 +8,26 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from treadle.errors import ProcessRefused
+
+# Processes that start processes that start processes ... do so by mistake, and there would soon be thousands.
+MAX_DEPTH = 6
+
 _logger = logging.getLogger("treadle")
+_depth = 0  # of this one: 0 is the program
 
 
 def surroundings() -> dict[str, Any]:
-    """Return what a process is to have in common with this one."""
+    """Return what a process is to have in common with this one.
+
+    Raises:
+        ProcessRefused: This one is too many levels down already.
+    """
+    if _depth >= MAX_DEPTH:
+        what = f"processes start processes, {MAX_DEPTH} levels deep"
+        raise ProcessRefused(what, "does a module start them when it is imported?")
     return {
+        "depth": _depth + 1,
         "path": import_path(),
         "argv": list(getattr(sys, "argv", ())),  # there is none where Python is embedded
         "environ": environment(),
@@ -74,6 +88,8 @@ def _folder() -> str | None:
 
 def enter(around: dict[str, Any]) -> None:
     """Have the surroundings that ``around`` tells of; what cannot be had is no reason not to make calls."""
+    global _depth
+    _depth = around["depth"]
     sys.path[:] = around["path"]
     sys.argv[:] = around["argv"]
     wanted: dict[str, str] = around["environ"]

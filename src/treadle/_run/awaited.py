@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from treadle._core.chunk import Chunk
-from treadle._crew.bringers import bringers_of_all, bringers_of_any, bringers_of_call
+from treadle._core.importing import import_waited_for
+from treadle._crew.bringers import bringers_of_all, bringers_of_any, bringers_of_call, idents_of
 from treadle._sync.wait_graph import GOES_ON, Needs
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ class EndOfAll:
     def holders(self) -> Needs:
         """Return the workers, all of whom have to leave; a cancellation, a timeout or a success may end them."""
         book = self._book
-        if book.stopped_at is not None or book.has_timeout:
+        if book.stopped_at is not None:  # what waits for an import hears of nothing
+            stuck = [ident for ident in idents_of(book.crew.workers) if import_waited_for(ident)]
+            return (any, stuck) if stuck else GOES_ON
+        if book.has_timeout:
             return GOES_ON
         return bringers_of_any(book.crew) if book.ends_with_first else bringers_of_all(book.crew)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from treadle._core.cores import usable_cores
 from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import describe_function
+from treadle._core.importing import check_not_receiving
 from treadle._core.settings import DEFAULT_MAX_WORKERS, EngineName, RunEngine, check_count, not_among
 from treadle._crew.chunking import BY_AN_EXECUTOR, IN_PROCESSES, ON_A_LOOP, ON_THREADS, Pace
 from treadle._crew.room import call_for_help
@@ -104,6 +105,7 @@ def choose_engine(engine: RunEngine, plan: CallPlan, name: str, max_workers: int
     Raises:
         InvalidArgument: The workers are an executor's own, and cannot be got ready.
         NotPicklable: What is to be sent to a process cannot be.
+        ProcessRefused: A process imports what it was sent, and that starts processes.
     """
     if isinstance(engine, Executor):
         return _choose_executor(engine, plan)
@@ -124,6 +126,7 @@ def choose_engine(engine: RunEngine, plan: CallPlan, name: str, max_workers: int
         return EngineChoice(engine, make_engine, ON_A_LOOP, slots_on(host, plan.context))
     from treadle._engines.process import ProcessEngine, wrap_plan  # not for whoever has only threads
 
+    check_not_receiving()
     parcel = wrap_plan(plan)
     return EngineChoice(engine, lambda: ProcessEngine(plan, parcel, call_for_help), IN_PROCESSES)
 

@@ -16,6 +16,7 @@ from typing import Any, Final, final
 from treadle._core import clock
 from treadle._core.chunk import Chunk
 from treadle._core.describe import describe, name_of_type
+from treadle._core.importing import look_seconds
 from treadle._core.real_time import perf_counter
 from treadle._crew.room import making_room
 from treadle._run.awaited import NextResult
@@ -140,7 +141,7 @@ class Delivery(Iterator[Iterator[Any]]):
                 return is_news
         with Wait(NextResult(self._course), parker) as wait:
             wait.check()
-            return cancelling.wait(parker, None, poll_seconds)
+            return cancelling.wait(parker, None, min(poll_seconds, look_seconds()))
 
     def least_wait(self) -> float | None:
         """Return how long to wait after ``step`` returned None, where both are the machine's seconds."""

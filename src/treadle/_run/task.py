@@ -14,6 +14,7 @@ from treadle._core import clock
 from treadle._core.cancellation import check_cancelled, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, cut_our_frames, describe, describe_function
+from treadle._core.importing import look_seconds
 from treadle._core.misfit import explain_call
 from treadle._core.tell import tell
 from treadle._core.trial import Trial
@@ -331,8 +332,9 @@ class Task(Future[T]):
             with making_room(book.crew, self), Wait(EndOfTask(self), parker, timeout) as wait:
                 while not self.done() and (deadline is None or not clock.has_come(deadline)):
                     wait.check()
+                    seconds = None if deadline is None else clock.left_until(deadline)
                     try:
-                        cancelling.wait(parker, None if deadline is None else clock.left_until(deadline))
+                        cancelling.wait(parker, seconds, look_seconds())
                     except Cancelled:
                         if not self.done():  # an answer that is there is given, whoever was faster
                             raise

@@ -23,6 +23,10 @@ def told(circle: Sequence[Wait]) -> Deadlock:
         reason = f"deadlock: thread {name_of(circle[0].ident)!r} waits for what it {circle[0].awaited.verb} itself"
     else:
         reason = f"deadlock: {len(circle)} threads wait for each other"
+    if (
+        module := next((getattr(wait.awaited, "module", None) for wait in circle if wait.parker is None), None)
+    ) is not None:
+        reason += f"; what module {module!r} waits for as it is imported needs that module: move that into a function"
     stacks, called = read_stacks(), _told_apart(circle)
     threads: list[str] = []
     for wait in circle:

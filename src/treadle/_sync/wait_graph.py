@@ -15,6 +15,9 @@ stuck, at the first reading, and is in the same wait at the second, has held it 
 whoever waits for that was not given it. So in between, all of them waited at the same time, and each for what the
 others held. (One that was given what it waits for, and has not taken its wait back yet, holds that itself.)
 
+Waits for the end of an import are Python's own, and nobody looks as one begins. So a thread that waits for something
+while it imports something looks again and again; the argument holds, as it gives nothing back meanwhile.
+
 Waits with a timeout end by themselves: they are not in the graph. A wait that is cancelled a moment after it was
 found in a circle was in it: there, and only there, the report comes in vain.
 """
@@ -26,10 +29,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Protocol, Self, TypeAlias
 
 from treadle._core.cancellation import current_scope
+from treadle._core.importing import import_waited_for
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._sync.circle import told
 from treadle._sync.parker import Parker
@@ -59,6 +64,8 @@ class Awaited(Protocol):
 # it, and wait for a lock in its turn. It then lends ``_lock`` out (see ``Wait``), and we look again.
 _lock = _thread.RLock()  # protects the publication of waits; they are taken back without it
 _waits: dict[int, Wait] = {}  # by thread
+# Of threads that wait for another to import something, which Python knows of; as they were when last looked at.
+_import_waits: dict[int, Wait] = {}
 _lendings = 0  # changes under ``_lock``
 _is_hooked = False
 
@@ -165,7 +172,7 @@ def _stuck_with(first: Wait) -> list[Wait]:
     ahead = [first.ident]
     while ahead:
         ident = ahead.pop()
-        wait = _waits.get(ident)
+        wait = _waits.get(ident) or _import_wait(ident)
         if wait is None or ident in left or wait.ends():
             continue
         needs = wait.awaited.holders()
@@ -181,6 +188,37 @@ def _stuck_with(first: Wait) -> list[Wait]:
             if not (idents and quantifier(map(is_left, idents))):
                 del left[ident]
     return [wait for wait, _ in left.values()] if first.ident in left else []
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfImport:
+    """That a thread has imported a module, for another that needs it."""
+
+    verb: ClassVar[str] = "has to end"
+
+    module: str
+    importer: int
+
+    def holders(self) -> Needs:
+        """Return the thread that imports it."""
+        return any, (self.importer,)
+
+    def describe(self) -> str:
+        """Return which import it is."""
+        return f"the import of module {self.module!r}"
+
+
+def _import_wait(ident: int) -> Wait | None:
+    """Return that a thread waits for an import: the same object as long as it is the same. Under the lock."""
+    found = import_waited_for(ident)
+    if found is None:
+        _import_waits.pop(ident, None)
+        return None
+    awaited, wait = EndOfImport(*found), _import_waits.get(ident)
+    if wait is None or wait.awaited != awaited:
+        wait = _import_waits[ident] = Wait(awaited, None, is_cancellable=False)
+        wait.ident = ident
+    return wait
 
 
 def hangs(ident: int) -> bool:
@@ -208,6 +246,7 @@ def _forget_others() -> None:
     global _lock
     _lock = _thread.RLock()
     me = _thread.get_ident()
+    _import_waits.clear()
     for ident in list(_waits):
         if ident != me:
             del _waits[ident]
