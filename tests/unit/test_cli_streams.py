@@ -76,7 +76,8 @@ def test_a_second_signal_waits_no_longer_and_loses_nothing(folder: Path) -> None
     assert code == 130
     assert statuses.count("cancelled") == 8
     assert len(rows(out)) == len({row["index"] for row in rows(out)})
-    assert f"0 of 1,000 done, 8 cancelled, {statuses.count('not_started')} not started, 8 abandoned" in err
+    waited = f"{len(statuses) - 8} not started, " if len(statuses) > 8 else ""  # how many were taken meanwhile varies
+    assert f"0 of 1,000 done, 8 cancelled, {waited}8 abandoned" in err
     assert err.splitlines()[-1].endswith(f", {1000 - len(statuses)} not read")
     assert err.count("behind") == 1, "many that are stuck are one line"
     assert "leaves 8 threads behind: the calls for items 0 ('0'), 1 ('1'), 2 ('2') and 5 more still run" in err
