@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from treadle._core.real_time import thread_time
 from treadle._crew.deciding import START_SECONDS, WARM_START_SECONDS
 from treadle._crew.room import call_for_help
+from treadle._crew.shared_state import why_shared
 from treadle._engines.engine import CallPlan, Engine
 
 
@@ -33,6 +34,8 @@ def try_pickling(plan: CallPlan, item: object, result: object) -> Trial:
 
     try:
         parcel = wrap_plan(plan)
+        if (reason := why_shared(plan.fn)) is not None:
+            return Trial(refusal=reason)
         began = thread_time()  # others may have the processor meanwhile, and the GIL
         wrap(item, "the argument")
         wrap(result, "the result")
