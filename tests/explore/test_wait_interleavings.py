@@ -17,8 +17,9 @@ from treadle._core.chunk import Chunk
 from treadle._sync import limiter as limiter_module
 from treadle._sync import timekeeper
 from treadle._sync.cancelling import entered, on_cancel, wait
-from treadle._sync.limiter import Limiter, Place
+from treadle._sync.limiter import Limiter
 from treadle._sync.parker import Parker
+from treadle._sync.places import Place, leave_line, stand_in_line
 from treadle._sync.timekeeper import Timekeeper
 
 
@@ -215,12 +216,12 @@ def test_it_is_found_out_if_a_place_is_given_back_in_silence(find: Search, monke
 def test_it_is_found_out_if_a_limiter_looks_without_its_lock(find: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     def take_place(limiter: Limiter, place: Place) -> bool:
         if limiter._is_full(place.state):
-            limiter_module._stand_in_line(place)
+            stand_in_line(place)
             return False
         place.state.lock.release()
         place.state.lock.acquire()
         place.state.holders.add(place)
-        limiter_module._leave_line(place)
+        leave_line(place)
         return True
 
     monkeypatch.setattr(Limiter, "_take_place", take_place)
@@ -260,7 +261,7 @@ def test_it_is_found_out_if_it_keeps_its_wake_up(find: Search, monkeypatch: pyte
         with place.state.lock:
             place.state.turns.pop(place, None)
             place.state.holders.discard(place)
-            limiter_module._leave_line(place)
+            leave_line(place)
 
     monkeypatch.setattr(Limiter, "_drop", drop_in_silence)
 

@@ -1,9 +1,17 @@
-"""How a limiter slows down when answers ask for it, and how it comes back to speed."""
+"""How a limiter slows down when answers ask for it, and how it comes back to speed.
+
+A first answer that means "slow down" cuts the rate; it comes back bit by bit (AIMD). If a call that began after that is
+refused as well, and none has succeeded in between, a lower rate is not what is asked for: the server has a window, and
+it is used up. Then no call passes for a while, half as long again as nothing has succeeded, with jitter, as others may
+wait for the same server. After such a pause calls begin one by one, and come back to the rate as slowly as it was long.
+So whatever the length of the window, it is missed by less than half of it, and asked for a dozen times at most.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +35,15 @@ ENOUGH = 2.0
 MEASURE_SECONDS = 1.0
 LEAST_SECONDS = 0.001
 ROUNDING = 1e-6  # seconds, or a share: sums of floats that should be the same are not
+# A pause lasts so much of the time for which nothing has succeeded, give or take the jitter, and within bounds.
+PAUSE_SHARE = 0.5
+JITTER = 0.25
+LEAST_PAUSE_SECONDS = 0.2
+MOST_PAUSE_SECONDS = 60.0
+# Calls come back to the rate for as long as they had paused, but no longer.
+MOST_RAMP_SECONDS = 10.0
+# A pause so long is worth a line in the log.
+LONG_PAUSE_SECONDS = 1.0
 
 
 class Brake:
@@ -53,6 +70,9 @@ class Brake:
         self._passed = 0  # calls since
         self._counted_from = -math.inf
         self._passed_before = 0  # in the time before that
+        self._refused_since = math.inf  # when the first call was refused, if none has succeeded since
+        self._open_at = -math.inf  # when that was, or the latest pause ends: calls from before are no news
+        self._ramp = 0.0  # seconds for which calls come back to the rate, after a pause
 
     def is_asked_by(self, answer: object) -> bool:
         """Tell whether ``answer`` means "slow down"."""
@@ -76,10 +96,43 @@ class Brake:
             self._passed, self._counted_from = 0, now
         self._passed += 1
 
-    def note_throttled(self, now: float, seconds: float) -> None:
-        """Take note of an answer that means "slow down", to a call that took so many ``seconds``."""
+    def note_throttled(self, now: float, seconds: float) -> float:
+        """Take note of an answer that means "slow down", to a call that took so many ``seconds``.
+
+        Returns:
+            Until when no call is to pass; in the past: they go on.
+        """
         if now < self._deaf_until - ROUNDING:
-            return
+            return -math.inf
+        if self._refused_since == math.inf:
+            self._refused_since = self._open_at = now
+            self._ramp = 0.0
+        elif now - seconds >= self._open_at:
+            return self._pause(now, seconds)
+        self._cut(now, seconds)
+        return -math.inf
+
+    def _pause(self, now: float, seconds: float) -> float:
+        if self.rate(now) == math.inf:
+            self._cut(now, seconds)
+        self._rate = self.rate(now)
+        pause = max(LEAST_PAUSE_SECONDS, min(PAUSE_SHARE * (now - self._refused_since), MOST_PAUSE_SECONDS))
+        pause *= 1 + JITTER * (2 * random.random() - 1)
+        self._cut_at = self._open_at = self._deaf_until = now + pause
+        self._ramp = min(pause, MOST_RAMP_SECONDS)
+        return self._open_at
+
+    def note_success(self, now: float, seconds: float) -> None:
+        """Take note of an answer that means nothing of the kind, to a call that took so many ``seconds``."""
+        if now - seconds >= self._open_at:
+            self._refused_since = math.inf
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing has succeeded since a call was refused."""
+        return self._refused_since < math.inf
+
+    def _cut(self, now: float, seconds: float) -> None:
         self._deaf_until = now + max(DEAF_SECONDS, DEAF_CALLS * seconds)
         passed, measured = self._passed + self._passed_before, now - self._counted_from
         # At the beginning, those that have begun take as long as this one to make room for others.
@@ -90,9 +143,13 @@ class Brake:
 
     def rate(self, now: float) -> float:
         """Return how many calls may begin in a second; infinite: as many as come."""
-        grown = 1 + RECOVERY_A_SECOND * (now - self._cut_at)
+        grown = 1 + RECOVERY_A_SECOND * max(0.0, now - self._cut_at)
         return self._rate * grown if grown < ENOUGH - ROUNDING else math.inf
 
     def interval(self, now: float) -> float:
         """Return the seconds between two calls."""
-        return 1 / self.rate(now)
+        rate, since = self.rate(now), max(0.0, now - self._open_at)
+        if since >= self._ramp or rate == math.inf:
+            return 1 / rate
+        # The rate grows evenly from nothing: this is when the next call is due.
+        return max(1 / rate, math.sqrt(since * since + 2 * self._ramp / rate) - since)

@@ -2,101 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
-from collections import OrderedDict
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from treadle._core import clock
 from treadle._core.cancellation import check_cancelled, here
-from treadle._core.clock import SystemClock
 from treadle._core.describe import describe
-from treadle._core.option_names import suggesting
-from treadle._core.real_time import monotonic
 from treadle._core.settings import check_count, check_seconds
+from treadle._core.tell import tell
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
 from treadle._sync import cancelling, timekeeper
-from treadle._sync.brake import Brake, Throttled
+from treadle._sync.brake import LONG_PAUSE_SECONDS, Brake, Throttled
+from treadle._sync.lead import Lead
 from treadle._sync.parker import Parker, Waker
+from treadle._sync.places import Place, State
+from treadle._sync.places import bequeath as _bequeath
+from treadle._sync.places import is_first as _is_first
+from treadle._sync.places import leave_line as _leave_line
+from treadle._sync.places import stand_in_line as _stand_in_line
+from treadle._sync.places import wake_first as _wake_first
+from treadle._sync.schedule import Schedule, is_machine_time
 from treadle.errors import InvalidArgument, WrongType
 
 if TYPE_CHECKING:
     from treadle._sync.loop_parker import LoopParker
 
-# Waits end up to so much late. Who is next sleeps so much less, and looks at the clock for the rest: for a tenth
-# of the time between two calls at most, so that this never takes more than a tenth of a processor.
-SPIN_SECONDS = 0.0002
-SPIN_SHARE = 0.1
-# Between the gate and the first step of a call, an interrupt may cost so much. Calls keep such a distance in
-# addition, up to a hundredth of the time between two; with a burst they catch up on it.
-MARGIN_SECONDS = 0.00003
-MARGIN_SHARE = 0.01
 UNTIL_WOKEN = math.inf
-
-_Line: TypeAlias = "OrderedDict[Place, None]"  # whose first is found, and any of whom leaves, in constant time
-
-
-class Place:
-    """One entry into a limiter: from its arrival at the gate until the call has ended.
-
-    Changed under the lock of its ``state`` only. A call that enters again, or whose inner calls do on other
-    threads, lends its place to one of them at a time.
-    """
-
-    __slots__ = (
-        "borrower",
-        "has_passed",
-        "inherited",
-        "lender",
-        "limiter",
-        "parker",
-        "passed_at",
-        "state",
-        "thread",
-        "wanted_by",
-    )
-
-    def __init__(self, limiter: Limiter, state: _State, inherited: tuple[Place, ...], parker: Waker) -> None:
-        self.limiter = limiter
-        self.state = state
-        self.inherited = inherited  # of the calls around this one, the innermost last
-        self.thread = threading.get_ident()
-        self.parker = parker
-        self.has_passed = False
-        self.passed_at = 0.0
-        self.lender: Place | None = None
-        self.borrower: Place | None = None
-        self.wanted_by: _Line = OrderedDict()
-
-    def is_held(self) -> bool:
-        """Tell whether it counts among those inside, in its own right or as a loan."""
-        return self.lender is not None or self in self.state.holders
-
-    def can_be_lent(self) -> bool:
-        """Tell whether it is held and not lent already."""
-        return self.borrower is None and self.is_held()
+PATIENCE_SECONDS = 300.0
 
 
-class _State:
-    """Who is inside and who waits, in one process. ``lock`` protects it, its places, and the limiter's schedule.
-
-    Whoever waits looks for itself whether it may go on; others only wake it. So each changes its own place
-    alone, and one that is interrupted halfway (Ctrl-C) can be taken out by itself, leaving nothing undone.
-    """
-
-    __slots__ = ("holders", "line", "lock", "turns")
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.holders: set[Place] = set()  # in their own right: at most max_concurrent
-        self.line: _Line = OrderedDict()  # they wait for a place
-        self.turns: _Line = OrderedDict()  # they have one, if one is needed, and wait for their time
-
-
-@suggesting
 class Limiter:
     """Let calls through at no more than a rate, and no more than a number at once, whoever makes them.
 
@@ -105,8 +44,10 @@ class Limiter:
     its loop goes on. First come, first served, threads and coroutines alike.
 
     The rate is exact: in any ``t`` seconds at most ``burst + max_per_second * t`` calls begin, wherever those
-    seconds start. Idle time saves up ``burst`` calls, not more. This is the generic cell rate algorithm
-    (virtual scheduling, ITU-T Recommendation I.371): one number, the time of the next call.
+    seconds start, and no fewer, if as many come. Idle time saves up ``burst`` calls, not more. This is the generic cell
+    rate algorithm (virtual scheduling, ITU-T Recommendation I.371): one number, the time of the next call. Where more
+    than a fortieth of the rate would be lost as threads are held up (beside one that computes, or on a machine with too
+    much to do), and above 2500 a second, calls that are late catch up, with up to 0.1 s of the schedule.
 
     A block inside another's shares its place: entering again in the same call, or in calls that it submits and
     that inherit its places, needs no further one of ``max_concurrent``, so nesting cannot lock itself out. One
@@ -115,25 +56,33 @@ class Limiter:
 
     With ``throttled`` it slows down when it is asked to: such an answer cuts the rate to 0.7 of what it has been
     lately, at most once in 0.1 seconds and in the time of two calls; a fifth of that comes back each second, and
-    after 5 seconds without such an answer there is no limit but the others. A run with ``max_workers="auto"`` has
-    fewer workers then, too. What a server says in ``Retry-After`` is for ``Retry``, which has the limiter pause.
+    after 5 seconds without such an answer there is no limit but the others. If calls that began after that are refused
+    as well, and none has succeeded in between, no call passes for a while: 0.2 seconds at first, then for half as long
+    as nothing has succeeded, a minute at most, give or take a quarter at random. After it calls begin one by one, and
+    are back at the rate after as long again, or 10 seconds. A run with ``max_workers="auto"`` has fewer workers then.
+
+    With ``retry=``, an attempt that fails with such an answer costs its item none: it is about the rate, not about the
+    item. It is made again, through the gate, until it has been refused for ``patience`` seconds; then it is a failed
+    attempt like any other, and its error says so. What a server says in ``Retry-After`` is the least pause.
 
     A forked child has its own places, all free, and goes on with a copy of the schedule; it does not count
     what its parent does.
 
     Args:
         max_per_second: Calls a second; ``0.5`` is one every two seconds. None: as many as come.
-        burst: How many may begin at the same moment after a time without calls, at least 1. With 1, what a late
-            wake-up of a thread costs is lost; with a few more, the calls after it catch up.
+        burst: How many may begin at the same moment after a time without calls, at least 1. With 1, some hundredths
+            of the rate may be lost as threads wake up late; with a few more, the calls after those catch up.
         max_concurrent: Blocks that may be inside at the same time, at least 1. None: any number. A call that
             was left behind stays inside until it really ends.
         throttled: Which answers mean "slow down": the types of exceptions, or a function that is given the answer of
             each call, which is what it returned or the exception it raised (``CallTimedOut``, where it took too long),
             and says so. Called on the worker, or by ``judge``; if it fails, that is logged once, and means no. What
-            becomes of such a call otherwise, is as without: a failure may be made again with ``retry``.
+            was returned is the call's result nevertheless, and without ``retry=`` what was raised its failure.
+        patience: Seconds for which an attempt may be refused before it counts; 0: it counts at once.
 
     Raises:
-        InvalidArgument: A number is out of its bounds, no limit was given, or ``burst`` without a rate.
+        InvalidArgument: A number is out of its bounds, no limit was given, ``burst`` without a rate, or ``patience``
+            without ``throttled``.
         WrongType: An argument is not what it must be, such as a number.
 
     Example:
@@ -151,6 +100,7 @@ class Limiter:
         burst: int = 1,
         max_concurrent: int | None = None,
         throttled: Throttled | None = None,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         check_count("burst", burst, least=1)
         if max_per_second is not None:
@@ -163,21 +113,24 @@ class Limiter:
             what = "one of max_per_second, max_concurrent and throttled"
             hint = "write treadle.Limiter(10) for 10 calls a second, treadle.Limiter(max_concurrent=10) for 10 at once"
             raise InvalidArgument("the limit", "none at all", what, hint)
+        check_seconds("patience", patience)
+        if throttled is None and patience != PATIENCE_SECONDS:
+            raise InvalidArgument("patience", f"{patience:g}", "left out where throttled is not given")
         self._max_per_second = max_per_second
         self._burst = burst
         self._max_concurrent = max_concurrent
+        self._patience = patience
         self._brake = None if throttled is None else Brake(throttled)
-        self._interval = 0.0 if max_per_second is None else 1 / max_per_second
-        self._saved_at_most = (burst - 1) * self._interval
-        self._spin_seconds = min(SPIN_SECONDS, SPIN_SHARE * self._interval)
-        self._margin_seconds = min(MARGIN_SECONDS, MARGIN_SHARE * self._interval)
-        self._next = -math.inf  # when the next call may pass; as far back as the burst reaches
-        self._states: dict[int, _State] = {}  # by process: after a fork, a thread that is gone may hold the lock
+        interval = 0.0 if max_per_second is None else 1 / max_per_second
+        self._lead = Lead(interval)
+        self._schedule = Schedule(interval, burst, self._brake)
+        self._states: dict[int, State] = {}  # by process: after a fork, a thread that is gone may hold the lock
 
     def __repr__(self) -> str:
         limits = [] if self._max_per_second is None else [f"{self._max_per_second!r}, burst={self._burst}"]
         limits += [] if self._max_concurrent is None else [f"max_concurrent={self._max_concurrent}"]
         limits += [] if self._brake is None else [f"throttled={describe(self._brake.throttled)}"]
+        limits += [] if self._patience == PATIENCE_SECONDS else [f"patience={self._patience:g}"]
         return f"Limiter({', '.join(limits)})"
 
     def __enter__(self) -> None:
@@ -192,7 +145,7 @@ class Limiter:
         place, around = self._arrive(parker)
         try:
             while (seconds := self._try_to_pass(place)) > 0:
-                self._wait(parker, seconds)
+                self._wait(place, parker, seconds)
             self._go_in(place, around)
         except BaseException:
             here.places = around
@@ -212,7 +165,7 @@ class Limiter:
         place, around = self._arrive(parker)
         try:
             while (seconds := self._try_to_pass(place)) > 0:
-                await self._wait_on_loop(parker, seconds)
+                await self._wait_on_loop(place, parker, seconds)
             self._go_in(place, around)
         except BaseException:
             here.places = around
@@ -238,12 +191,18 @@ class Limiter:
         place: Place | None = None
         try:
             place = self._innermost()
-            if is_a(error, Exception) and self._brake is not None:
-                self.judge(error, clock.now() - place.passed_at)
+            if self._brake is not None and not place.is_judged:
+                self._judge_block(place, error)
             self._leave(place)
         except BaseException:  # Ctrl-C: each step may be done twice
             self._leave(self._innermost() if place is None else place)
             raise
+
+    def _judge_block(self, place: Place, error: BaseException | None) -> None:
+        if is_a(error, Exception):
+            self.judge(error, clock.now() - place.began)
+        elif error is None:
+            self._note_success(clock.now() - place.began)
 
     def _innermost(self) -> Place:
         """Return the place of the block that this thread leaves."""
@@ -265,7 +224,15 @@ class Limiter:
 
     def _go_in(self, place: Place, around: tuple[Any, ...]) -> None:
         here.places = (*around, place)
+        assert place.turn is not None
+        if is_machine_time():
+            self._lead.be_on_time(place.wakes_at, place.turn.start)
         self._count_from_now(place)
+
+    @property
+    def _next(self) -> float:
+        """When the next call may pass; as far back as the burst reaches."""
+        return self._schedule.next
 
     def pause(self, seconds: float) -> None:
         """Let nobody pass for ``seconds`` from now, those who wait already included.
@@ -287,7 +254,7 @@ class Limiter:
         check_seconds("seconds", seconds)
         if seconds > 0:
             with self._state().lock:
-                self._next = max(self._next, clock.now() + seconds)
+                self._schedule.pause(clock.now() + seconds)
 
     def judge(self, answer: object, seconds: float = 0.0) -> bool:
         """Tell whether ``answer`` means "slow down", and slow down if so. False without ``throttled``.
@@ -307,49 +274,96 @@ class Limiter:
             (True, False)
         """
         brake = self._brake
-        if brake is None or not brake.is_asked_by(answer):
+        if brake is None:
             return False
+        if not brake.is_asked_by(answer):
+            if not is_a(answer, BaseException):
+                self._note_success(seconds)
+            return False
+        self._leave_judgement()
         with self._state().lock:
-            brake.note_throttled(clock.now(), seconds)
+            now = clock.now()
+            until = brake.note_throttled(now, seconds)
+            self._schedule.pause(until)
+        if until - now >= LONG_PAUSE_SECONDS:
+            what = "answers mean 'slow down', and none succeeds: no call passes %r for %.1f seconds"
+            tell(logging.WARNING, what, self, until - now)
         return True
 
-    def _state(self) -> _State:
+    def _leave_judgement(self) -> None:
+        """Say, in a block, that what it comes to is told by ``judge``: that it is left is no success then."""
+        if self._brake is not None:
+            me = threading.get_ident()
+            for place in here.places:
+                if place.limiter is self and place.thread == me:
+                    place.is_judged = True
+
+    def _note_success(self, seconds: float) -> None:
+        brake = self._brake
+        if brake is not None and brake.is_refused:
+            with self._state().lock:
+                brake.note_success(clock.now(), seconds)
+
+    def _state(self) -> State:
         pid = os.getpid()
         state = self._states.get(pid)
-        return state if state is not None else self._states.setdefault(pid, _State())
+        return state if state is not None else self._states.setdefault(pid, State())
 
     def _try_to_pass(self, place: Place) -> float:
         """Pass if it is this one's turn and time, and return 0; or return for how many seconds to wait."""
-        state = place.state
+        state, schedule = place.state, self._schedule
         with state.lock:
             if not (self._max_concurrent is None or place.is_held() or self._take_place(place)):
                 return UNTIL_WOKEN
-            turns = state.turns
-            turns[place] = None
-            if not _is_first(turns, place):
-                return UNTIL_WOKEN
-            left = clock.left_until(self._next + (self._margin_seconds if _is_machine_time() else 0.0))
-            if left > 0:
-                return left
+            now, moment, is_called = *self._moment(), place in state.called
+            if not is_called:
+                state.turns[place] = None
+                if not _is_first(state.turns, place):
+                    place.has_waited = True
+                    return UNTIL_WOKEN
+            called = 0 if is_called else len(state.called)
+            if schedule.due(moment) <= called:
+                if is_called:  # a pause has come in between
+                    state.turns[place] = None
+                    state.turns.move_to_end(place, last=False)
+                    del state.called[place]
+                place.has_waited = True
+                return schedule.seconds_until(len(state.called) + 1, moment)
+            if place.has_waited and not is_called and schedule.has_rate and is_machine_time():
+                schedule.note_wait(now)
+            place.turn = schedule.take(now, place.has_waited or bool(state.called))
             place.has_passed = True
-            del turns[place]
-            _wake_first(turns)
-            place.passed_at = max(self._next, clock.now() - self._saved_at_most)
-            self._next = place.passed_at + self._interval_now()
+            state.turns.pop(place, None)
+            state.called.pop(place, None)
+            self._call_due(state, moment)
         return 0.0
 
-    def _interval_now(self) -> float:
-        """Take note of a call that passes, and return the seconds until the next may. Under the state's lock."""
-        if self._brake is None:
-            return self._interval
+    def _moment(self) -> tuple[float, float]:
+        """Return the time, and up to which time calls may pass: those who are early look at the clock for the rest."""
+        if not is_machine_time():
+            clock.left_until(self._schedule.next)  # one that is turned by hand knows which moments are the same
         now = clock.now()
-        self._brake.note_pass(now)
-        return max(self._interval, self._brake.interval(now))
+        if not is_machine_time() or not self._schedule.has_rate:
+            return now, now
+        return now, now + self._lead.seconds - self._schedule.margin()
+
+    def _call_due(self, state: State, moment: float) -> None:
+        """Have the first look when its time comes; where several are late, call all those whose time has come."""
+        due = self._schedule.due(moment) if state.turns and self._schedule.is_catching_up() else 0
+        while state.turns and len(state.called) < due:
+            place = next(iter(state.turns))
+            place.parker.wake()  # first this: whoever is woken in vain looks, and waits again
+            place.has_waited = True
+            state.called[place] = None
+            del state.turns[place]
+        _wake_first(state.turns)
 
     def _count_from_now(self, place: Place) -> None:
-        """Correct the schedule by what was lost since the pass: a late call must not draw nearer to the next."""
+        """Take note that the call begins: not before it is inside."""
+        assert place.turn is not None
         with place.state.lock:
-            self._next += max(0.0, clock.now() - self._saved_at_most - place.passed_at)
+            place.began = clock.now()
+            self._schedule.begin(place.turn, place.began)
 
     def _take_place(self, place: Place) -> bool:
         """Borrow a place of the calls around, or take a free one, or stand in line; tell whether it has one."""
@@ -368,31 +382,24 @@ class Limiter:
         self._wake_for_places(state, place.inherited)
         return True
 
-    def _wait(self, parker: Parker, seconds: float) -> None:
+    def _wait(self, place: Place, parker: Parker, seconds: float) -> None:
         if seconds == UNTIL_WOKEN:
             cancelling.wait(parker)
-        elif (rest := self._to_sleep(seconds)) > 0:
-            cancelling.wait(parker, rest)
-        else:
-            _spin(seconds)
+            return
+        place.wakes_at = clock.after(seconds)
+        cancelling.wait(parker, seconds)
 
-    async def _wait_on_loop(self, parker: LoopParker, seconds: float) -> None:
+    async def _wait_on_loop(self, place: Place, parker: LoopParker, seconds: float) -> None:
         """Wait by the clock in use, as threads do: the loop's own timers go by another, and come up to 1 ms late."""
         if seconds == UNTIL_WOKEN:
             await parker.wait_cancellably()
-        elif (rest := self._to_sleep(seconds)) > 0:
-            timer = timekeeper.call_at(clock.after(rest), parker.wake)
-            try:
-                await parker.wait_cancellably()
-            finally:
-                timer.cancel()
-        else:
-            _spin(seconds)
-
-    def _to_sleep(self, seconds: float) -> float:
-        """Return how much of the ``seconds`` until its time comes to sleep; the rest is for looking at the clock."""
-        # Another clock may stand still, however long one looks at it.
-        return seconds if not _is_machine_time() else seconds - self._spin_seconds
+            return
+        place.wakes_at = clock.after(seconds)
+        timer = timekeeper.call_at(place.wakes_at, parker.wake)
+        try:
+            await parker.wait_cancellably()
+        finally:
+            timer.cancel()
 
     def _drop(self, place: Place) -> None:
         """Take ``place`` out of everything; may be done twice."""
@@ -401,8 +408,9 @@ class Limiter:
             return
         with state.lock:
             state.turns.pop(place, None)
-            if not place.has_passed:
-                _wake_first(state.turns)
+            state.called.pop(place, None)
+            if not place.has_passed and state.turns:
+                self._call_due(state, self._moment()[1])
             _leave_line(place)
             lender = place.lender
             if place.borrower is not None:
@@ -413,58 +421,16 @@ class Limiter:
             self._wake_for_places(state, place.inherited if lender is None else (*place.inherited, lender))
             place.lender = None
 
-    def _is_full(self, state: _State) -> bool:
+    def _is_full(self, state: State) -> bool:
         return self._max_concurrent is not None and len(state.holders) >= self._max_concurrent
 
-    def _wake_for_places(self, state: _State, lenders: tuple[Place, ...]) -> None:
+    def _wake_for_places(self, state: State, lenders: tuple[Place, ...]) -> None:
         """Wake whoever is first in line for a place that can be had."""
         if not self._is_full(state):
             _wake_first(state.line)
         for lender in lenders:
             if lender.can_be_lent():
                 _wake_first(lender.wanted_by)
-
-
-def _bequeath(place: Place, heir: Place) -> None:
-    """Leave a place, held or borrowed, to the inner call that it was lent to, which goes on."""
-    if place.lender is None:
-        place.state.holders.add(heir)
-    else:
-        place.lender.borrower = heir
-    heir.lender = place.lender
-    place.borrower = None
-
-
-def _stand_in_line(place: Place) -> None:
-    place.state.line[place] = None
-    for outer in place.inherited:
-        outer.wanted_by[place] = None
-
-
-def _leave_line(place: Place) -> None:
-    place.state.line.pop(place, None)
-    for outer in place.inherited:
-        outer.wanted_by.pop(place, None)
-
-
-def _is_first(line: _Line, place: Place) -> bool:
-    return next(iter(line), place) is place
-
-
-def _wake_first(line: _Line) -> None:
-    for place in line:
-        place.parker.wake()
-        return
-
-
-def _spin(seconds: float) -> None:
-    due = monotonic() + seconds
-    while monotonic() < due:
-        pass
-
-
-def _is_machine_time() -> bool:
-    return isinstance(clock.in_use(), SystemClock)
 
 
 def _check_rate(given: Any) -> None:
