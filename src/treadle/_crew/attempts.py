@@ -86,12 +86,34 @@ class Attempts:
             return 0.0  # with another resource
         if retry is None:
             return None
+        if trial.is_throttled and (delay := self._refusal_delay(retry, error, trial)) is not None:
+            return delay
         delay, broken = call_guarded(self._ask_for_delay, retry, error, trial.charged)
         if broken is not None:
             if not is_a(broken, Cancelled):  # what it asked was to end: it is not at fault
                 tell(logging.ERROR, "run %r: its retry policy failed on %s", self._name, describe(error), error=broken)
             annotate(error, f"no further attempt, as the retry policy itself failed: {describe(broken)}")
         return delay
+
+    def _refusal_delay(self, retry: Retry, error: BaseException, trial: Trial) -> float | None:
+        """Return when to make an attempt that was refused again, as it does not count; None: by now it does.
+
+        Its error meant "slow down", which is about the rate and not about the item. The limiter sees to the distance.
+        """
+        limiter, now = self.policy.limiter, clock.now()
+        assert limiter is not None
+        since = now if trial.refused_since is None else trial.refused_since
+        if now - since >= limiter._patience:
+            if now > since:
+                annotate(
+                    error, f"it asks to slow down, for longer than the limiter's patience={limiter._patience:g} seconds"
+                )
+            return None
+        trial.spared_since = since
+        asked, _ = call_guarded(retry.asked_delay, error)
+        if asked is not None:
+            limiter.pause(asked)
+        return asked or 0.0
 
     def _ask_for_delay(self, retry: Retry, error: BaseException, attempts: int) -> float | None:
         if not retry.is_wanted(error, attempts):
@@ -148,8 +170,9 @@ class Attempts:
         assert trial is not None
         assert chunk.failures is not None
         successor = chunk.again()
-        failure = Failure(chunk.failures[0], delay, _is_spared(chunk, trial), trial.is_timed_out)
-        history = [*trial.history, failure]
+        is_spared = _is_spared(chunk, trial) or trial.spared_since is not None
+        failure = Failure(chunk.failures[0], delay, is_spared, trial.is_timed_out, refused_since=trial.spared_since)
+        history = trial.history_with(failure)
         successor.trial = Trial(trial.places, history, since=trial.since or chunk.begun)
         try:
             timer = timekeeper.call_at(clock.now() + delay, partial(self._resume, successor))

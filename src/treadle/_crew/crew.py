@@ -16,6 +16,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, describe
 from treadle._core.real_time import perf_counter
 from treadle._core.tell import tell
+from treadle._core.user_code import call_guarded
 from treadle._crew.account import Account, Nobody
 from treadle._crew.attempts import Attempts
 from treadle._crew.chunking import ChunkSizer
@@ -431,7 +432,9 @@ class Crew(Muster):
         """Settle what is not a plain success. ``worker``: who made the call, unless it was left behind."""
         delay = None
         if self.attempts is not None and not (worker is not None and worker.is_abandoned):
-            delay = self.attempts.close(chunk)
+            delay, error = call_guarded(self.attempts.close, chunk)
+            if error is not None:  # a fault of ours: the item has its outcome nevertheless
+                tell(logging.ERROR, "run %r: what is to follow on a call could not be decided", self._name, error=error)
         with self.lock:
             if worker is not None and worker.is_abandoned:
                 return  # the account was closed without it

@@ -29,6 +29,7 @@ class PolicedEngine:
 
     def __init__(self, engine: Engine, limiter: Limiter | None, watch: Watch) -> None:
         self._engine = engine
+        self._limiter = limiter
         self._gate: AbstractContextManager[Any] = nullcontext() if limiter is None else limiter
         self._watch = watch
         self.open = engine.open
@@ -51,6 +52,8 @@ class PolicedEngine:
             if chunk.todo:
                 self._engine.get_ready()
             with self._gate:
+                if self._limiter is not None:
+                    self._limiter._leave_judgement()
                 if chunk.todo:
                     trial.begun = clock.now()
                     self._watch.note_begun(trial.begun)
@@ -66,6 +69,7 @@ class PolicedAwaitedEngine:
 
     def __init__(self, engine: AwaitedEngine, limiter: Limiter | None, watch: Watch) -> None:
         self._engine = engine
+        self._limiter = limiter
         self._gate: AbstractAsyncContextManager[Any, bool | None] = nullcontext() if limiter is None else limiter
         self._watch = watch
         self.open = engine.open
@@ -86,6 +90,8 @@ class PolicedAwaitedEngine:
         go_inside(before.at(chunk, trial.places))  # whoever cancels the call ends its wait at the gate
         try:
             async with self._gate:
+                if self._limiter is not None:
+                    self._limiter._leave_judgement()
                 if chunk.todo:
                     trial.begun = clock.now()
                     self._watch.note_begun(trial.begun)
