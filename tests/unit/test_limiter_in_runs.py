@@ -17,6 +17,7 @@ import treadle
 from tests.calls import Meter
 from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import PLACES, RESULTS, Calls, wait_until
+from treadle._sync import timekeeper
 from treadle.testing import ManualClock
 
 
@@ -469,3 +470,20 @@ def test_a_call_left_behind_in_its_only_place_holds_up_the_rest(clock: ManualClo
         gate.open()
 
         assert after.result() == 1
+
+
+def test_coroutines_wait_at_the_gate_by_their_loop_where_no_thread_is_to_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A timer needs a thread of its own; a call that only waits for its turn must not fail for want of one."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def call(item: int) -> int:
+        return item
+
+    monkeypatch.setattr(timekeeper, "call_at", refuse)
+    run = treadle.map(call, range(6), max_workers=3, limiter=treadle.Limiter(200, max_concurrent=2))
+
+    assert list(run) == list(range(6))

@@ -395,7 +395,11 @@ class Limiter:
             await parker.wait_cancellably()
             return
         place.wakes_at = clock.after(seconds)
-        timer = timekeeper.call_at(place.wakes_at, parker.wake)
+        try:
+            timer = timekeeper.call_at(place.wakes_at, parker.wake)
+        except (RuntimeError, MemoryError):  # no thread for that is to be had: then by the loop's, which is here
+            await parker.wait_cancellably(seconds)
+            return
         try:
             await parker.wait_cancellably()
         finally:

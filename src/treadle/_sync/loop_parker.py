@@ -42,18 +42,18 @@ class LoopParker:
         is_woken, self._is_woken = self._is_woken, False
         return is_woken
 
-    async def wait_cancellably(self) -> None:
-        """Wait to be woken.
+    async def wait_cancellably(self, seconds: float | None = None) -> None:
+        """Wait to be woken, or for ``seconds`` by the loop's clock.
 
         Raises:
             Cancelled: What runs here was asked to end, before the wait or during it.
         """
         scope = current_scope()
         if scope is None:
-            await self.wait()
+            await self.wait(seconds)
             return
         with scope.waking(self.wake):
-            await self.wait()
+            await self.wait(seconds)
 
     def wake(self) -> None:
         """Let the next or the present wait end."""
