@@ -188,7 +188,7 @@ def a_periodic_that_is_stopped() -> Scene:
     monitors: list[treadle.Periodic[int]] = []
 
     def work() -> None:
-        monitor = treadle.every(1000.0, lambda: 1)
+        monitor = treadle.every(0.01, lambda: 1)  # soon again: the first run may be over before it is waited for
         monitors.append(monitor)
         with suppress(treadle.PeriodicStopped), monitor:
             monitor.wait_next()

@@ -39,9 +39,9 @@ def run_program(source: str, **options: Any) -> str:
 
 @pytest.mark.parametrize("engine", ["process", 3])
 def test_an_engine_is_one_that_exists(engine: Any) -> None:
-    with pytest.raises(treadle.InvalidArgument, match="engine must be 'threads', 'processes'"):
+    with pytest.raises(treadle.InvalidArgument, match="engine must be one of 'threads', 'processes'"):
         treadle.map(abs, [1], engine=engine)
-    with pytest.raises(treadle.InvalidArgument, match="engine must be 'threads', 'processes'"):
+    with pytest.raises(treadle.InvalidArgument, match="engine must be one of 'threads', 'processes'"):
         treadle.PoolExecutor(engine=engine)
 
 

@@ -228,8 +228,7 @@ class _Schedule:
             thread = agent.thread
             if thread is None or thread.ident is None:  # never started
                 continue
-            if not agent.is_done:
-                agent.baton.release()
+            agent.baton.release()
             thread.join(STUCK_SECONDS)
             if thread.is_alive():
                 left.append(thread.name)

@@ -167,6 +167,10 @@ class Scheduler:
             self._stepper.end_thread()
             del self._here[get_ident()]
             self._leave(agent, error)
+            # Its thread ends with the schedule: the system gives the identifier of one that has ended to the next, or
+            # does not, as it comes, and code that compares them would not do the same each time.
+            if not self.is_over:
+                agent.baton.acquire()
 
     def _leave(self, agent: Agent, error: BaseException | None) -> None:
         agent.is_done = True

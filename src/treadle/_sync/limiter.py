@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from treadle._core import clock
 from treadle._core.cancellation import check_cancelled, here
 from treadle._core.describe import describe
+from treadle._core.option_names import suggesting
 from treadle._core.settings import check_count, check_seconds
 from treadle._core.tell import tell
 from treadle._core.uninterrupted import starts_uninterrupted
@@ -36,6 +37,7 @@ UNTIL_WOKEN = math.inf
 PATIENCE_SECONDS = 300.0
 
 
+@suggesting
 class Limiter:
     """Let calls through at no more than a rate, and no more than a number at once, whoever makes them.
 
