@@ -124,7 +124,7 @@ def test_none_waits_for_a_lock(owner_and_locks: tuple[object, list[Any]]) -> Non
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("make", [lambda: treadle.map(len, ["a"]), treadle.PoolExecutor])
+@pytest.mark.parametrize("make", [lambda: treadle.map(len, ["a"]), treadle.TaskGroup])
 def test_in_a_forked_child_it_says_whose_it_is(make: Callable[[], Any]) -> None:
     with make() as owner:
         reader, writer = os.pipe()

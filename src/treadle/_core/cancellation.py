@@ -169,6 +169,17 @@ class Seat(Protocol):
     def current_task(self) -> Any:
         """Return the task whose call is being made here; None if it belongs to no task."""
 
+    def patience(self) -> float:
+        """Return how long a call may wait for others, nobody knows which, before that is noted."""
+
+    def note_wait(self, change: int, is_for_any: bool) -> None:
+        """Take note that the call being made here waits (+1), or does so no more (-1).
+
+        Args:
+            change: One more, or one less: waits may be nested.
+            is_for_any: For what any other thread might bring.
+        """
+
 
 class _Here(threading.local):
     """What the present thread is in the middle of."""
@@ -176,6 +187,7 @@ class _Here(threading.local):
     scope: Scope | None = None  # the innermost block entered since the call began
     seat: Seat | None = None
     is_loop = False  # it runs an event loop of ours, which must not be held up
+    is_feeder = False  # it advances the input of a run, for whose results a call may wait
     _places: tuple[Any, ...] = ()
 
     @property

@@ -70,6 +70,10 @@ class Chunk:
         self.scope: Scope | None = None
         self.trial: Trial | None = None
 
+    def submitter(self) -> Chunk | None:
+        """Return the chunk of the call that has submitted this one, where that is known, and matters."""
+        return None
+
     def make_ready(self) -> None:
         """Lay out the items so that a worker can take them."""
         self.todo = self.items[::-1]

@@ -10,6 +10,8 @@ import sys
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
+from treadle._core.quiet_seat import QuietSeat
+
 if TYPE_CHECKING:
     from treadle._core.cancellation import Scope
     from treadle._core.chunk import Chunk
@@ -61,7 +63,7 @@ def put_inside(context: Context, found: Inside) -> None:
     context.run(_inside.set, found)
 
 
-class LoopSeat:
+class LoopSeat(QuietSeat):
     """The seat of a thread that runs a loop: what makes a call there knows by itself which it is."""
 
     def call_scope(self) -> Scope | None:

@@ -190,6 +190,7 @@ class Crew(Muster):
 
     def give_up(self, worker: Worker) -> None:
         """Leave ``worker`` behind with the calls in its hands: another may take its place. Called under the lock."""
+        self.room.forget(worker)
         worker.is_abandoned = True
         for chunk in worker.in_hand():
             chunk.todo.clear()

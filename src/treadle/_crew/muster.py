@@ -111,6 +111,17 @@ class Muster:
             return False
         return bool(chunk.todo)
 
+    def take_for(self, waiting: list[Worker]) -> Chunk | None:
+        """Take the first chunk that a call in the hands of ``waiting`` has submitted, or else the first of all.
+
+        Called under the lock.
+        """
+        in_hand = {chunk for worker in waiting for chunk in worker.in_hand()}
+        for chunk in self._queue.copy():
+            if chunk.submitter() in in_hand and self.withdraw(chunk):
+                return chunk
+        return self._take_queued()
+
     def extend_last(self, index: int, item: object, size: int) -> bool:
         """Add ``item`` to the last chunk that waits, if it has fewer than ``size`` items and ends at ``index``.
 
@@ -146,6 +157,10 @@ class Muster:
     def at_work(self) -> int:
         """Return about how many workers have begun to make calls, and are not idle."""
         return self.busy() - self._opening - (self._on_its_way is not None)
+
+    def has_backlog(self) -> bool:
+        """Tell whether more calls wait than workers may come for them."""
+        return len(self._queue) > self._max_workers - self.at_work()
 
     def count_waiting(self) -> int:
         """Return how many calls wait for a worker; takes no lock."""
@@ -205,7 +220,7 @@ class Muster:
 
     def has_room(self) -> bool:
         """Tell whether another worker may be had."""
-        if len(self.workers) < self._max_workers + self.room.spare:
+        if len(self.workers) < self._max_workers or self.room.has_place():
             return True
         if self._max_workers < self._wanted_workers and self._shortage.most_workers() == math.inf:
             self._max_workers = self._wanted_workers

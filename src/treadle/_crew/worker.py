@@ -39,13 +39,13 @@ class SharedThread(Protocol):
 class Worker:
     """Takes chunks from its crew and has its engine make their calls, until the crew has no more for it.
 
-    ``chunk`` is the worker's own to set. The ``is_`` flags change under the crew's lock, but for ``is_idle`` and
-    ``is_closing``, which the worker sets without it, and ``is_started``.
+    ``chunk`` is the worker's own to set. The ``is_`` flags and ``waits`` change under the crew's lock, but for
+    ``is_idle`` and ``is_closing``, which the worker sets without it, and ``is_started``.
     """
 
     __slots__ = (
         *("chunk", "crew", "engine", "free_since", "is_abandoned", "is_closing", "is_idle", "is_on_its_way"),
-        *("is_opening", "outer", "parker", "thread"),
+        *("is_opening", "outer", "parker", "thread", "waits", "waits_for_any"),
     )
     thread: threading.Thread | SharedThread
     parker: Waker
@@ -60,6 +60,8 @@ class Worker:
         self.is_opening = False
         self.is_closing = False  # what its engine has opened
         self.is_idle = False
+        self.waits = 0  # of the calls in its hands, one within the other
+        self.waits_for_any = 0  # of these, the ones for what any thread might bring
         # When it handed in its last chunk, where a tuner wants to know, or was sent for since.
         self.free_since: float | None = None
 
@@ -80,6 +82,14 @@ class Worker:
     def current_task(self) -> Any:
         """Return the task whose call is being made here; for this thread."""
         return getattr(self.chunk, "task", None)
+
+    def patience(self) -> float:
+        """Return how long the call being made here may wait for any other before that is noted."""
+        return self.crew.room.patience()
+
+    def note_wait(self, change: int, is_for_any: bool) -> None:
+        """Take note that the call being made here waits, or does so no more; for this thread."""
+        self.crew.room.note_wait(self, change, is_for_any)
 
 
 class ThreadWorker(Worker):

@@ -11,6 +11,7 @@ from uuid import uuid4
 from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, describe, describe_error, describe_function
+from treadle._core.quiet_seat import QuietSeat
 from treadle._core.real_time import perf_counter
 from treadle._core.user_code import is_a
 from treadle._engines.dask import DaskExecutor, count_threads
@@ -64,7 +65,7 @@ class Dispatch:
         self.fitting = fitting(self.fitting, made, seconds, PORTION_SECONDS)
 
 
-class Portion:
+class Portion(QuietSeat):
     """Some calls of a chunk, as a function without arguments: what an executor gets.
 
     It is pickled only if the executor does so; one that makes calls in this process makes them with the objects

@@ -24,6 +24,7 @@ from treadle._core.cancellation import Scope, here
 from treadle._core.chunk import Chunk, FailedWithResource
 from treadle._core.describe import annotate
 from treadle._core.importing import receiving
+from treadle._core.quiet_seat import QuietSeat
 from treadle._core.real_time import perf_counter
 from treadle._core.user_code import is_a
 from treadle._engines.engine import CallPlan
@@ -44,7 +45,7 @@ STRIDE_SECONDS = 0.00005
 MAX_STRIDE = 64
 
 
-class Child:
+class Child(QuietSeat):
     """The life of such a process. Also the seat of its calls: it knows the scope of the one being made."""
 
     def __init__(self, line: socket.socket, page: memoryview, lifeline: Lifeline) -> None:

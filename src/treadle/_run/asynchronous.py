@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeVar
 
+from treadle._crew.room import making_room
 from treadle._run.course import Course
 from treadle._run.delivery import Delivery, Raiser, _End
 from treadle._run.turn import HERE, Turn
@@ -44,7 +45,8 @@ class AsyncStream(AsyncIterator[T]):
             parker = LoopParker()
             self._course.waker = parker
             while (batch := self._delivery.step(stalled)) is None:
-                stalled = not await parker.wait(self._delivery.least_wait())
+                with making_room():  # for a loop that a worker runs, in the place that it holds
+                    stalled = not await parker.wait(self._delivery.least_wait())
         except BaseException:  # cancelled, above all: the run stops, the loop is not kept waiting
             self._course.end_now(is_orphaned=False)
             raise

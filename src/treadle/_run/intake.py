@@ -166,6 +166,7 @@ class Intake:
 
     def _feed(self) -> None:
         enter(self.scope)
+        here.is_feeder = True
         here.places = self._crew.places  # calls that the input makes share them, as they do on the consumer's thread
         try:
             while self._may_take():

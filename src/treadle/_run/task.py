@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context, copy_context
@@ -22,6 +23,7 @@ from treadle._core.user_code import call_guarded
 from treadle._crew.room import making_room, run_here
 from treadle._engines.engine import never_awaited
 from treadle._run.awaited import EndOfTask
+from treadle._run.seen_waits import WaitersOnDemand
 from treadle._sync import cancelling
 from treadle._sync.parker import Parker
 from treadle._sync.wait_graph import Wait
@@ -92,11 +94,19 @@ def make_call_here(call: Call, *resource: Any) -> Any:
 class TaskChunk(Chunk):
     """The chunk of one task."""
 
-    __slots__ = ("task",)
+    __slots__ = ("parent", "task")
 
     def __init__(self, number: int, call: Call, task: Task[Any]) -> None:
         super().__init__(number, [call], [call])
         self.task: Task[Any] | None = task
+        self.parent: weakref.ref[Task[Any]] | None = None  # whose call has submitted this one
+        if (seat := here.seat) is not None and (parent := seat.current_task()) is not None:
+            self.parent = weakref.ref(parent)
+
+    def submitter(self) -> Chunk | None:
+        """Return the chunk of the call that has submitted this one; None: it has ended, or it was no call of a task."""
+        parent = None if self.parent is None else self.parent()
+        return None if parent is None else parent._chunk
 
     def again(self) -> Chunk:
         """Return a chunk for another attempt."""
@@ -138,13 +148,13 @@ class Task(Future[T]):
     """
 
     _condition: threading.Condition = _ConditionOnDemand()  # type: ignore[assignment]  # it is one, once it is asked for
+    _waiters: list[Any] = WaitersOnDemand()  # type: ignore[assignment]  # as this
 
     def __init__(self, book: Any, number: int, call: Any) -> None:  # Any: ours alone, and no public types
         # What Future.__init__ sets, but for the condition: making one costs as much as all the rest of a task.
         self._state = "PENDING"
         self._result: T | None = None
         self._exception: BaseException | None = None
-        self._waiters: list[Any] = []
         self._done_callbacks: list[Callable[[Future[T]], object]] = []
         self._book: TaskBook = book
         self._number = number
@@ -257,7 +267,7 @@ class Task(Future[T]):
             if self._state in _DONE:
                 return answer is own
             self._result, self._exception, self._state = answer
-            for waiter in self._waiters:
+            for waiter in self.__dict__.get("_waiters", ()):
                 if answer[2] != "FINISHED":
                     waiter.add_cancelled(self)
                 elif answer[1] is not None:

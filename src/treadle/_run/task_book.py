@@ -25,6 +25,7 @@ from treadle._crew.onlook import in_hand, states_of
 from treadle._crew.stragglers import Stragglers
 from treadle._crew.worker import Worker
 from treadle._run.shutdown import Shutdown
+from treadle._run.starvation import Starvation
 from treadle._run.task import Call, Task, TaskChunk
 from treadle._run.task_engine import TaskEngine, TaskSpec
 from treadle._sync import timekeeper
@@ -74,6 +75,7 @@ class TaskBook:
         self._is_forked = False
         self._done: dict[TaskChunk, None] = {}
         self._waiters: list[Parker] = []
+        self._starvation = Starvation(self)
         self._stragglers = Stragglers(spec.kind, spec.name, spec.policy.max_abandoned)
         self._counting = threading.RLock()  # protects the counts; reentrant, as a handler may come upon its holder
         self._counts = {"succeeded": 0, "failed": 0, "timed_out": 0, "cancelled": 0}
@@ -101,6 +103,8 @@ class TaskBook:
                     raise refusal
                 return task  # whoever closed it saw it here, and has cancelled and counted it like the others
             self.crew.submit([chunk])
+            if self.crew.has_backlog():
+                self._starvation.note_waiting()
             if self.crew.is_stopping:  # it may have come too late to be seen
                 if self.broken is not None:
                     self.note_left()
@@ -377,6 +381,7 @@ class TaskBook:
         if is_mine(self.crew.lock):  # a handler has come upon this thread in the middle of a step
             timekeeper.leave(self._dismiss_if_empty)
             return
+        self._starvation.end()
         with self.crew.lock:
             self.crew.stop()
 
@@ -396,6 +401,7 @@ class TaskBook:
             return Shutdown(self, interrupts, grace, holds_exit).wait()
         finally:
             register.dismiss(self)
+            self._starvation.end()
             self._engine.stop_tuning()
 
     def finish(self, grace: float | None = None) -> None:
@@ -457,6 +463,7 @@ class TaskBook:
         """Close in a forked child, with what is the parent's; where nothing is pending, be as good as new."""
         self._counting = threading.RLock()
         self._waiters.clear()
+        self._starvation = Starvation(self)
         is_pending = bool(self.unfinished)
         self.unfinished.clear()
         self.crew.close_after_fork()

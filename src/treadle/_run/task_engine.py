@@ -103,6 +103,7 @@ class TaskEngine:
         )
         # What a worker has for itself is in use by the call that waits on its stack: another call gets another worker.
         crew.stacks_calls = spec.resource is None
+        crew.room.lends_to_any = True
         # The standard library's meaning of an initializer that fails. What else a worker may lack (a process, its
         # resource), it lacks for a while.
         crew.is_patient = spec.initializer is None or spec.resource is not None

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from treadle._core.describe import describe
 from treadle._core.settings import DEFAULT_GRACE_SECONDS
+from treadle._crew.room import making_room
 from treadle._run.executor import PoolExecutor
 from treadle._run.task import Task
 from treadle._sync.limiter import Limiter
@@ -57,7 +58,8 @@ async def to_thread(fn: Callable[..., T], /, *args: Any, limiter: Limiter | None
         task = _shared_pool().submit(_call_limited, limiter, fn, args, kwargs)
     future = asyncio.wrap_future(task)
     try:
-        return await asyncio.shield(future)
+        with making_room(task._book.crew, task):  # for a loop that a worker runs, in the place that it holds
+            return await asyncio.shield(future)
     except asyncio.CancelledError:
         task.cancel()
         with suppress(asyncio.CancelledError):

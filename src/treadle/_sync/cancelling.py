@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from treadle._core import clock
 from treadle._core.block import contextmanager
@@ -28,6 +29,42 @@ def wait(parker: Parker, seconds: float | None = None, poll_seconds: float = mat
         return parker.wait_watchfully(seconds, poll_seconds)
     with scope.waking(parker.wake):
         return parker.wait_watchfully(seconds, poll_seconds)
+
+
+class WaitForOthers:
+    """A wait for what some other thread may bring, nobody knows which; while its block runs.
+
+    Where the call of a worker waits so, what it waits for may be brought by a call that waits for a worker. So after a
+    while the worker lends its place: see the README of ``_crew``. Whoever does not wait for long pays nothing for that.
+    """
+
+    __slots__ = ("_is_noted", "_seat")
+
+    def __enter__(self) -> Self:
+        self._seat = here.seat
+        self._is_noted = False
+        return self
+
+    def wait(self, parker: Parker, seconds: float | None = None) -> bool:
+        """As ``wait`` above. It may end early, for no reason."""
+        patience = math.inf if self._seat is None or self._is_noted else self._seat.patience()
+        is_news = wait(parker, seconds, patience)
+        if not is_news and patience != math.inf:
+            self.note()
+        return is_news
+
+    def note(self) -> None:
+        """Take note that the wait lasts."""
+        if self._seat is not None and not self._is_noted:
+            self._is_noted = True
+            self._seat.note_wait(+1, is_for_any=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._is_noted and self._seat is not None:
+            self._is_noted = False
+            self._seat.note_wait(-1, is_for_any=True)
 
 
 def refuse_on_loop(what: str, instead: str) -> None:

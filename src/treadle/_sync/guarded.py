@@ -200,8 +200,9 @@ class Guarded(Shared, Generic[T]):
         cancelling.refuse_on_loop("waiting for a guarded value", "`await treadle.to_thread(...)`")
         place = Parker()
         try:
-            while not self._look(predicate, place, deadline):
-                cancelling.wait(place, _left(deadline))
+            with cancelling.WaitForOthers() as others:
+                while not self._look(predicate, place, deadline):
+                    others.wait(place, _left(deadline))
         finally:
             self._waiting.pop(place, None)
 
@@ -231,20 +232,23 @@ class Guarded(Shared, Generic[T]):
         self._announce()  # what the block has changed so far
         try:
             self._waiting[place] = None
-            while True:
-                if (left := _left(deadline)) == 0:
-                    raise _too_late(predicate)
-                self._wait_without_lock(handle, place, left)
-                if predicate(self._value):
-                    return
+            with cancelling.WaitForOthers() as others:
+                while True:
+                    if (left := _left(deadline)) == 0:
+                        raise _too_late(predicate)
+                    self._wait_without_lock(handle, others, place, left)
+                    if predicate(self._value):
+                        return
         finally:
             self._waiting.pop(place, None)
 
-    def _wait_without_lock(self, handle: Held[T], place: Parker, left: float | None) -> None:
+    def _wait_without_lock(
+        self, handle: Held[T], others: cancelling.WaitForOthers, place: Parker, left: float | None
+    ) -> None:
         self._handle = None
         try:
             self._lock.release()
-            cancelling.wait(place, left)
+            others.wait(place, left)
         finally:
             if not self._lock._is_owned():
                 self._lock._acquire_restore(1)

@@ -146,8 +146,8 @@ class Limiter:
         parker = Parker()
         place, around = self._arrive(parker)
         try:
-            while (seconds := self._try_to_pass(place)) > 0:
-                self._wait(place, parker, seconds)
+            if (seconds := self._try_to_pass(place)) > 0:
+                self._wait_to_pass(place, parker, seconds)
             self._go_in(place, around)
         except BaseException:
             here.places = around
@@ -383,6 +383,15 @@ class Limiter:
         _leave_line(place)
         self._wake_for_places(state, place.inherited)
         return True
+
+    def _wait_to_pass(self, place: Place, parker: Parker, seconds: float) -> None:
+        with cancelling.WaitForOthers() as others:
+            while seconds > 0:
+                if self._max_concurrent is None or place.is_held():
+                    self._wait(place, parker, seconds)  # for time alone
+                else:
+                    others.wait(parker)  # for others to leave
+                seconds = self._try_to_pass(place)
 
     def _wait(self, place: Place, parker: Parker, seconds: float) -> None:
         if seconds == UNTIL_WOKEN:

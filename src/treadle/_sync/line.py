@@ -89,10 +89,11 @@ class Line:
         left = None
         place = Parker()
         try:
-            while (result := attempt(place)) is NOTHING_YET:
-                if deadline is not None and (left := clock.left_until(deadline)) <= 0:
-                    raise TimeoutError(f"{complaint} within {timeout} seconds")
-                cancelling.wait(place, left)
+            with cancelling.WaitForOthers() as others:
+                while (result := attempt(place)) is NOTHING_YET:
+                    if deadline is not None and (left := clock.left_until(deadline)) <= 0:
+                        raise TimeoutError(f"{complaint} within {timeout} seconds")
+                    others.wait(place, left)
             return result
         finally:
             try:

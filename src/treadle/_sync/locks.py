@@ -198,8 +198,10 @@ class _OwnedLock(Shared):
         wait_a_while = cancelling.wait if is_cancellable else Parker.wait_watchfully
         deadline = None if timeout is None else clock.now() + timeout
         looks, next_search = 0, 0
-        with Wait(self, waiter, timeout, is_cancellable) as wait:
+        with cancelling.WaitForOthers() as others, Wait(self, waiter, timeout, is_cancellable) as wait:
             while not self._take():
+                if looks:
+                    others.note()
                 if deadline is None:
                     # Whoever closes a circle looks for it. So this does seldom: thousands may wait, each for the next.
                     if looks >= next_search:
