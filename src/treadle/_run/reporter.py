@@ -14,9 +14,11 @@ from treadle._core.register import WorkerState
 from treadle._core.stacks import NOT_SHOWN, read_stacks, user_part
 from treadle._core.tell import tell
 
-# How long to wait in silence for calls that were asked to end, or that hold the interpreter's exit; and for others,
-# whose results somebody wants. It doubles with each report.
+# How long to wait in silence for calls that were asked to end; for those that hold the interpreter's exit, where the standard
+# library's own tests have calls of a second end without a word; and for others, whose results somebody wants. It doubles
+# with each report.
 REPORT_SECONDS = 1.0
+EXIT_REPORT_SECONDS = 2.0
 PLAIN_REPORT_SECONDS = 5.0
 MOST_CALLS = 3  # shown with their stacks; thirty of them tell no more
 MOST_FRAMES = 10
@@ -66,7 +68,7 @@ class Reporter:
         stopped_at = self._source.stopped_at
         if stopped_at is not None:
             return stopped_at + REPORT_SECONDS * 2.0 ** self._reports[1]
-        silence = REPORT_SECONDS if self._holds_exit else PLAIN_REPORT_SECONDS
+        silence = EXIT_REPORT_SECONDS if self._holds_exit else PLAIN_REPORT_SECONDS
         return self._quiet_since + silence * 2.0 ** self._reports[0]
 
     def report_if_due(self, interrupts: int, grace: float | None) -> None:
