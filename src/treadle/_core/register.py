@@ -104,14 +104,14 @@ _hooked: dict[str, object] = {}  # has the one that has hooked us into the inter
 def enroll(thing: Living) -> None:
     """Put ``thing`` on the register. It leaves by ``dismiss``, or when it is collected."""
     key = id(thing)
-    _living[key] = weakref.ref(thing, lambda _: _living.pop(key, None))
+    _living[key] = weakref.ref(thing, partial(_living.pop, key))
     _hook()
 
 
 def enroll_for_fork(thing: Inherited) -> None:
     """Have ``thing`` closed in a forked child. It leaves when it is collected."""
     key = id(thing)
-    _inherited[key] = weakref.ref(thing, lambda _: _inherited.pop(key, None))
+    _inherited[key] = weakref.ref(thing, partial(_inherited.pop, key))  # not in Python: Ctrl-C would be lost there
     _hook()
 
 

@@ -14,9 +14,9 @@ from treadle._core.register import WorkerState
 from treadle._core.stacks import NOT_SHOWN, read_stacks, user_part
 from treadle._core.tell import tell
 
-# How long to wait in silence for calls that were asked to end; for those that hold the interpreter's exit, where the standard
-# library's own tests have calls of a second end without a word; and for others, whose results somebody wants. It doubles
-# with each report.
+# How long to wait in silence for calls that were asked to end; for those that hold the interpreter's exit, where the
+# standard library's own tests have calls of a second end without a word; and for others, whose results somebody wants.
+# It doubles with each report.
 REPORT_SECONDS = 1.0
 EXIT_REPORT_SECONDS = 2.0
 PLAIN_REPORT_SECONDS = 5.0

@@ -12,6 +12,7 @@ from treadle._core.block import contextmanager
 from treadle._core.cancellation import Scope, current_scope, enter, here, leave
 from treadle._core.coroutine import is_call_cancelled
 from treadle._core.settings import check_callable, check_seconds
+from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._sync import timekeeper
 from treadle._sync.parker import Parker
 from treadle._sync.timekeeper import Timer
@@ -59,6 +60,7 @@ class WaitForOthers:
             self._is_noted = True
             self._seat.note_wait(+1, is_for_any=True)
 
+    @starts_uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
