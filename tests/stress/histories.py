@@ -401,9 +401,8 @@ def _check_outcome(history: History, outcome: treadle.Outcome[Work, Any]) -> Non
         history.fault(f"called {begun[key]} times: {where}")
     if outcome.status == "not_started" and begun[key]:
         history.fault(f"not started, and called {begun[key]} times: {where}")
-    # In the executor's own queue, where its time runs; or its task on the loop was cancelled before the first step.
-    waits_elsewhere = history.engine in ("executor", "coroutines")
-    if outcome.status != "not_started" and not begun[key] and not waits_elsewhere:
+    # A call may be late, or cancelled, at the step before its first line, or in an executor's own queue.
+    if outcome.status in ("succeeded", "failed") and not begun[key]:
         history.fault(f"never called: {where}")
 
 
