@@ -464,7 +464,8 @@ class TaskBook:
         self._counting = threading.RLock()
         self._waiters.clear()
         self._starvation = Starvation(self)
-        is_pending = bool(self.unfinished)
+        # One whose result is out already may not have been crossed off by the worker that brought it.
+        is_pending = not all(task.done() for task in self.unfinished)
         self.unfinished.clear()
         self.crew.close_after_fork()
         if not is_pending and (self.closed == NOT_BEGUN or (self.renews and self.closed is None)):
