@@ -111,10 +111,10 @@ class Ledger:
             self._ready.append(chunk)
         late = failed if chunk.trial is not None and chunk.trial.is_timed_out else 0
         # No call from here on, so that no Ctrl-C can part these: a repetition must not count twice.
+        chunk.end = end  # first: without a GIL, whoever asks in between must not count it twice
         self.timed_out += late
         self.failed += failed - late
         self.succeeded += succeeded
-        chunk.end = end
 
     def close(self, abandoned: list[Chunk]) -> None:
         """Close the account: what has no result yet never will."""
