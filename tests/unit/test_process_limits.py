@@ -320,7 +320,7 @@ MEMORY = """
 @pytest.mark.parametrize("what", ["takes much", "takes much in little", "returns much", "returns much of text", "much"])
 @pytest.mark.parametrize("who", ["a process", "the program and its processes"])
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
-@pytest.mark.skipif(not is_gil_enabled(), reason="a free-threaded build reserves address space, which is what is limited")
+@pytest.mark.skipif(not is_gil_enabled(), reason="this build reserves address space, which is what is limited")
 def test_a_call_for_which_there_is_no_memory_is_one_failed_call(who: str, what: str) -> None:
     """Wherever it runs out: in the call, or as what it gets or returns is packed, sent, received or unpacked."""
     status, out, err = finish(start_program(MEMORY.format(who=who, what=what)))
