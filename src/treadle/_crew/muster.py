@@ -103,6 +103,14 @@ class Muster:
             self.account.note_quieter()
             self.room.count()
 
+    def _queued(self) -> list[Chunk]:
+        """Return what waits in the queue, from which workers take meanwhile: without a GIL, a look at it may fail."""
+        while True:
+            try:
+                return list(self._queue)
+            except RuntimeError:
+                continue
+
     def withdraw(self, chunk: Chunk) -> bool:
         """Take ``chunk`` out of the queue, unless a worker has done so. Under the lock."""
         try:
@@ -117,7 +125,7 @@ class Muster:
         Called under the lock.
         """
         in_hand = {chunk for worker in waiting for chunk in worker.in_hand()}
-        for chunk in self._queue.copy():
+        for chunk in self._queued():
             if chunk.submitter() in in_hand and self.withdraw(chunk):
                 return chunk
         return self._take_queued()
@@ -164,7 +172,7 @@ class Muster:
 
     def count_waiting(self) -> int:
         """Return how many calls wait for a worker; takes no lock."""
-        return sum(len(chunk.todo) for chunk in self._queue.copy())
+        return sum(len(chunk.todo) for chunk in self._queued())
 
     @property
     def max_workers(self) -> int:
