@@ -103,14 +103,6 @@ class Muster:
             self.account.note_quieter()
             self.room.count()
 
-    def _queued(self) -> list[Chunk]:
-        """Return what waits in the queue, from which workers take meanwhile: without a GIL, a look at it may fail."""
-        while True:
-            try:
-                return list(self._queue)
-            except RuntimeError:
-                continue
-
     def withdraw(self, chunk: Chunk) -> bool:
         """Take ``chunk`` out of the queue, unless a worker has done so. Under the lock."""
         try:
@@ -125,7 +117,7 @@ class Muster:
         Called under the lock.
         """
         in_hand = {chunk for worker in waiting for chunk in worker.in_hand()}
-        for chunk in self._queued():
+        for chunk in snapshot(self._queue):
             if chunk.submitter() in in_hand and self.withdraw(chunk):
                 return chunk
         return self._take_queued()
@@ -172,7 +164,7 @@ class Muster:
 
     def count_waiting(self) -> int:
         """Return how many calls wait for a worker; takes no lock."""
-        return sum(len(chunk.todo) for chunk in self._queued())
+        return sum(len(chunk.todo) for chunk in snapshot(self._queue))
 
     @property
     def max_workers(self) -> int:
@@ -388,3 +380,12 @@ class Muster:
             self._on_its_way = worker
             self.workers[worker] = None
         return worker
+
+
+def snapshot(chunks: deque[Chunk]) -> list[Chunk]:
+    """Return what is in ``chunks`` now; without a GIL, it may change under whoever iterates it."""
+    while True:
+        try:
+            return list(chunks)
+        except RuntimeError:
+            continue

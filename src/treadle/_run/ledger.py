@@ -9,6 +9,7 @@ from operator import length_hint
 from typing import Any
 
 from treadle._core.chunk import Chunk, End
+from treadle._crew.muster import snapshot
 
 
 @dataclass(slots=True)
@@ -86,11 +87,7 @@ class Ledger:
 
     def done_now(self) -> list[Chunk]:
         """Return what is done and not collected; for any thread."""
-        while True:
-            try:
-                return list(self.done)
-            except RuntimeError:  # without a GIL, it may change under whoever iterates it
-                continue
+        return snapshot(self.done)
 
     def collect(self) -> bool:
         """Take over what is done, and tell whether there was anything."""
