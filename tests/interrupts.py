@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
+
+import pytest
 
 from treadle._core.uninterrupted import is_interruptible
 
@@ -36,6 +39,18 @@ class Interrupt:
             name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
             self._after_call[frame] = name.startswith("CALL") or name == "JUMP_BACKWARD"
         return self
+
+
+@contextmanager
+def interrupted() -> Iterator[None]:
+    """Expect a real Ctrl-C in the block, whose coverage is not measured: see ``programs.start``."""
+    before = sys.gettrace()
+    sys.settrace(None)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        sys.settrace(before)
 
 
 def interrupt_everywhere(prepare: Callable[[], tuple[Callable[[], object], Check]], least: int = 6) -> None:

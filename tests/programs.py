@@ -12,6 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 TIMEOUT_SECONDS = 60.0
+TREADLE = [sys.executable, "-m", "treadle"]
 
 # Python looks for signals between two bytecodes: one that comes after the last look before a long wait is seen when
 # that ends. (Treadle's own waits look up.)
@@ -30,11 +31,17 @@ def start_program(source: str, cwd: Path | None = None) -> subprocess.Popen[str]
 
 def start_treadle(*arguments: str, cwd: Path | None = None, stdin: int | None = None) -> subprocess.Popen[str]:
     """Start the ``treadle`` command."""
-    return start([sys.executable, "-m", "treadle", *arguments], cwd, stdin)
+    return start([*TREADLE, *arguments], cwd, stdin)
 
 
-def start(command: list[str], cwd: Path | None = None, stdin: int | None = None) -> subprocess.Popen[str]:
-    """Start a command, its output in pipes."""
+def start(
+    command: list[str], cwd: Path | None = None, stdin: int | None = None, is_measured: bool = False
+) -> subprocess.Popen[str]:
+    """Start a command, its output in pipes.
+
+    Only one that is sent no signals may have its coverage measured: up to Python 3.11, what measures takes a lock in
+    Python, and one that Ctrl-C leaves taken holds the program for ever.
+    """
     return subprocess.Popen(
         command,
         cwd=cwd,
@@ -42,10 +49,16 @@ def start(command: list[str], cwd: Path | None = None, stdin: int | None = None)
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+        env=environment(is_measured),
         # Whatever started the tests may ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+
+
+def environment(is_measured: bool = False) -> dict[str, str]:
+    """Return the environment of a program, with or without what has its coverage measured."""
+    inherited = {name: value for name, value in os.environ.items() if is_measured or not name.startswith("COVERAGE_")}
+    return {**inherited, "PYTHONFAULTHANDLER": "1"}
 
 
 def lines_of(process: subprocess.Popen[str], errors: bool = False) -> Generator[str, None, None]:
@@ -81,4 +94,4 @@ def finish(process: subprocess.Popen[str], text: str | None = None) -> tuple[int
 
 def run_treadle(*arguments: str, cwd: Path | None = None, text: str | None = None) -> tuple[int, str, str]:
     """Run the ``treadle`` command to its end."""
-    return finish(start_treadle(*arguments, cwd=cwd, stdin=subprocess.PIPE), text or "")
+    return finish(start([*TREADLE, *arguments], cwd, subprocess.PIPE, is_measured=True), text or "")

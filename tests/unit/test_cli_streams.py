@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("click")
 pytest.importorskip("rich")
 
-from tests.programs import TIMEOUT_SECONDS, finish, run_treadle, start_treadle
+from tests.programs import TIMEOUT_SECONDS, TREADLE, environment, finish, run_treadle, start_treadle
 
 FUNCTIONS = """
 import sys, threading
@@ -112,10 +112,8 @@ def test_a_signal_while_the_module_is_imported(folder: Path, command: str) -> No
 
 def test_ctrl_c_at_a_terminal_ends_the_demo_cleanly() -> None:
     """There it goes to the whole process group: its server must not answer it with a traceback."""
-    command = [sys.executable, "-m", "treadle", "demo"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment()}
+    with subprocess.Popen([*TREADLE, "demo"], start_new_session=True, **pipes) as process:
         assert process.stdout is not None
         while "one after another" not in process.stdout.readline():
             pass
