@@ -12,6 +12,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from traceback import FrameSummary
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from tests.places import wait_until
 from treadle._core.gil import is_gil_enabled
 from treadle._crew import room
 from treadle._run import seen_waits, starvation
-from treadle.testing import ManualClock
+from treadle.testing import ManualClock, assert_no_leaked_threads
 
 Pool = treadle.PoolExecutor
 
@@ -547,16 +548,37 @@ def test_calls_that_may_come_back_are_not_told(starved: Starved, gate: Gate, bod
 
 
 def test_nobody_looks_where_no_task_waits(gate: Gate) -> None:
-    with treadle.PoolExecutor(2) as pool:
+    with ManualClock() as clock, treadle.PoolExecutor(2) as pool:
         for _ in range(2):
             pool.submit(gate.hold)
             gate.wait_for_arrivals()  # otherwise the first may still wait as the second comes
+        clock.advance(starvation.LOOK_SECONDS)
         wait_until(lambda: not pool._book._starvation._timers)
         pool.submit(abs, -1)
         assert pool._book._starvation._timers
         gate.open()
 
     assert not pool._book._starvation._timers
+
+
+def test_whoever_looks_as_it_ends_leaves_no_timer(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would keep a thread for the time until the next look."""
+
+    def end_meanwhile() -> dict[int, list[FrameSummary]]:
+        gate.open()
+        pool.shutdown()
+        looked.set()
+        return {}
+
+    looked = threading.Event()
+    monkeypatch.setattr(starvation, "read_stacks", end_meanwhile)
+    with ManualClock() as clock, assert_no_leaked_threads():
+        pool = treadle.PoolExecutor(1)
+        pool.submit(gate.hold)
+        gate.wait_for_arrivals()
+        pool.submit(abs, -1)
+        clock.advance(starvation.LOOK_SECONDS)
+        assert looked.wait(PATIENCE_SECONDS)
 
 
 def test_looking_keeps_no_executor_alive(gate: Gate) -> None:
