@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.calls import PATIENCE_SECONDS
+from tests.places import wait_until
 from treadle._core.cancellation import Scope
 from treadle._sync.cancelling import entered
+from treadle.testing import ManualClock
 
 
 class Aside:
@@ -33,6 +35,10 @@ class Aside:
     def cancel(self) -> None:
         """Ask it to end."""
         self.scope.cancel("the test has cancelled it")
+
+    def wait_until_asleep(self, clock: ManualClock) -> None:
+        """Wait until it waits for ``clock``: not only some other thread, such as the one that keeps all timers."""
+        wait_until(lambda: self._thread.ident in clock._sleepers)
 
     def is_over(self) -> bool:
         """Tell whether it has ended."""

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import treadle
+from tests.asides import Aside
 from tests.calls import FOR_EVER_SECONDS, Nap
 from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import wait_until
@@ -725,26 +726,16 @@ def test_a_task_that_waits_for_its_next_attempt_is_cancelled_at_once() -> None:
 
 
 def test_a_result_is_waited_for_so_long_by_the_clock(gate: Gate) -> None:
-    errors: list[BaseException] = []
-
-    def wait() -> None:
-        try:
-            task.result(timeout=60)
-        except BaseException as error:
-            errors.append(error)
-
     with ManualClock() as clock, treadle.PoolExecutor(1) as pool:
         task = pool.submit(gate.hold, "late")
         gate.wait_for_arrivals()
-        waiting = threading.Thread(target=wait)
-        waiting.start()
-        clock.wait_for_sleepers()
+        waiting = Aside(lambda: task.result(timeout=60))
+        waiting.wait_until_asleep(clock)
         clock.advance(59)
-        assert waiting.is_alive()
+        assert not waiting.is_over()
         clock.advance(1)
-        waiting.join(PATIENCE_SECONDS)
 
-        assert [type(error) for error in errors] == [TimeoutError]
+        assert type(waiting.error()) is TimeoutError
         gate.open()
         assert task.result() == "late"
 

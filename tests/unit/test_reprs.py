@@ -56,6 +56,7 @@ def test_a_group_and_an_executor_tell_what_is_unfinished(gate: Gate) -> None:
     assert repr(group) == "<treadle.TaskGroup 'load', has not begun: 0 unfinished>"
     with group:
         group.submit(gate.hold)
+        gate.wait_for_arrivals()
         assert repr(group) == "<treadle.TaskGroup 'load', is open: 1 unfinished>"
         gate.open()
     assert "0 unfinished" in repr(group)

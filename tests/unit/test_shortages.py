@@ -173,13 +173,13 @@ def test_while_one_worker_has_its_resource_others_that_do_not_get_theirs_cost_no
     gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They would take most of the tasks: whoever fails at once is soon free for the next."""
-    opened: list[str] = []
+    free = ["connection"]
 
     def connect() -> str:
-        if opened:
-            raise ConnectionRefusedError("too many connections")
-        opened.append("connection")
-        return "connection"
+        try:
+            return free.pop()
+        except IndexError:
+            raise ConnectionRefusedError("too many connections") from None
 
     def call(number: int, connection: str) -> int:
         if number == 0:
