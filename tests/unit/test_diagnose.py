@@ -464,7 +464,7 @@ def test_few_items_get_few_workers(count: int) -> None:
 
 @pytest.mark.parametrize("items", [[0.001] * 3, iter([0.001] * 3)], ids=["a list", "an iterator"])
 def test_few_items_that_are_called_again_are_a_sample_of_many(items: Iterable[float]) -> None:
-    found = treadle.diagnose(wait, items, seconds=3, max_workers=8)
+    found = treadle.diagnose(wait, items, seconds=30, max_workers=8)
 
     assert found.items == 3
     assert max(speed.workers for speed in found.speeds if speed.engine == "threads") == 8

@@ -307,12 +307,15 @@ def test_what_a_run_has_learnt_is_kept() -> None:
     def call(item: int) -> int:
         if item == 0:
             raise OSError("busy")
+        if item == 1:  # so that the run does not end before this is known
+            wait_until(lambda: crew_of(first).max_workers < START_WORKERS)
         return item
 
     limiter = treadle.Limiter(throttled=OSError)
-    list(treadle.map(call, [0], max_workers="auto", limiter=limiter).outcomes())
+    first = treadle.map(call, [0, 1], max_workers="auto", chunksize=1, limiter=limiter)
+    list(first.outcomes())
 
-    with treadle.map(call, [1], max_workers="auto", limiter=limiter) as run:
+    with treadle.map(call, [2], max_workers="auto", limiter=limiter) as run:
         assert crew_of(run).max_workers == int(0.7 * START_WORKERS)
         list(run.outcomes())
 

@@ -41,12 +41,15 @@ def sleep(gate: Gate) -> None:
 
 def shield(gate: Gate) -> None:
     with treadle.TaskGroup() as group:
-        task = group.submit(shielded)
+        begun = threading.Event()
+        task = group.submit(shielded, begun)
+        assert begun.wait(PATIENCE_SECONDS)
         task.cancel()
 
 
-def shielded() -> None:
+def shielded(begun: threading.Event) -> None:
     with treadle.shield(10):
+        begun.set()
         treadle.sleep(1e6)
 
 
@@ -60,12 +63,12 @@ def wait_for_guarded(gate: Gate) -> None:
 
 def acquire_lock(gate: Gate) -> None:
     lock = treadle.Lock()
-    with lock, treadle.PoolExecutor(1) as pool:
+    with lock, treadle.PoolExecutor(2) as pool:  # not full: a full one has a timer of its own
         assert pool.submit(lock.acquire, timeout=10).result() is False
 
 
 def wait_for_task(gate: Gate) -> None:
-    with treadle.PoolExecutor(1) as pool:
+    with treadle.PoolExecutor(2) as pool:
         task = pool.submit(gate.hold)
         expect_timeout(lambda: task.result(timeout=10))
         gate.open()

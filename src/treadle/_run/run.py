@@ -205,11 +205,12 @@ class Calls(Stream[T], Generic[T, Item, Value]):
 
         Example:
             >>> import treadle
-            >>> run = treadle.map(int, ["1", "x", "3"], max_workers=1)
-            >>> next(run)
-            1
-            >>> [outcome.index for outcome in run.rest()]
-            [1, 2]
+            >>> run = treadle.map(int, ["x"])
+            >>> try:
+            ...     next(run)
+            ... except ValueError:
+            ...     [outcome.status for outcome in run.rest()]
+            ['failed']
         """
         course = self._course
         course.unread = None
