@@ -13,6 +13,7 @@ import treadle
 from tests.asides import Aside
 from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import wait_until
+from treadle._crew.crew import Crew
 from treadle._run import turn as turn_module
 
 REFUSED = "thread .* takes the results of run .* right now, and only one at a time may"
@@ -206,3 +207,20 @@ def test_ctrl_c_in_the_input_loses_no_item_that_was_taken() -> None:
     assert delivered + [outcome.item for outcome in run.rest()] == list(range(1000))
     assert run.stats.taken == 1000
     assert adds_up(run.stats)
+
+
+def test_a_worker_may_arrive_while_the_crew_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so without a lock, also between two looks at whether one is on its way."""
+    sent: dict[int, Any] = {}
+
+    def look(crew: Crew) -> Any:
+        return sent.pop(id(crew), None)
+
+    def send(crew: Crew, worker: Any) -> None:
+        sent[id(crew)] = worker
+        vars(crew)["_on_its_way"] = None  # for workers that are about to leave when this is over
+
+    monkeypatch.setattr(Crew, "_on_its_way", property(look, send), raising=False)
+    with treadle.map(abs, range(100), max_workers=2) as run:
+        next(run)
+        send(run._course.crew, next(iter(run._course.crew.workers)))

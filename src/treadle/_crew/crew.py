@@ -144,8 +144,8 @@ class Crew(Muster):
         self.cancel_chunks(cancelled, reason)
         for chunk in given_up:
             self.account.note_done(chunk)
-        if self._on_its_way is not None:  # whoever sent it may have been interrupted before that
-            self._see_off(self._on_its_way)
+        if (coming := self._on_its_way) is not None:  # whoever sent it may have been interrupted before that
+            self._see_off(coming)  # it may have arrived meanwhile, which takes no lock
         self._dismiss_one()
         self._is_stopped = True
 
