@@ -22,6 +22,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 # Attributes of these names may be anything, and may not be there to be assigned to.
 _get_context = BaseException.__dict__["__context__"].__get__
 _set_cause = BaseException.__dict__["__cause__"].__set__
+_set_context = BaseException.__dict__["__context__"].__set__
 _get_type_name = type.__dict__["__name__"].__get__
 
 
@@ -169,6 +170,17 @@ def _numbered(note: str) -> str | None:
 def set_cause(error: BaseException, cause: BaseException) -> None:
     """Make ``cause`` the ``__cause__`` of ``error``, as ``raise ... from`` does: also where its class refuses that."""
     _set_cause(error, cause)
+
+
+def drop_context(error: BaseException, context: BaseException) -> None:
+    """Have ``error`` not know any more that ``context`` was being handled when it was raised."""
+    seen: set[int] = set()
+    while id(error) not in seen and (before := _get_context(error)) is not None:
+        if before is context:
+            _set_context(error, None)
+            return
+        seen.add(id(error))
+        error = before
 
 
 def cut_our_frames(error: BaseException) -> None:

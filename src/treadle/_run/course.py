@@ -249,6 +249,7 @@ class Course:
         """End after Ctrl-C, or another error in a step of the consumer's; on its thread."""
         self.intake.recover()
         self.end(error)
+        self.note_told(error)
 
     def end_now(self, is_orphaned: bool) -> None:
         """Stop without waiting; the last worker to leave seals.
@@ -437,6 +438,7 @@ class Course:
             return
         self.crew.detach()
         self.ledger.forget()
+        self.intake.forget()
 
     def _wake_consumer(self) -> None:
         with self.crew.lock:

@@ -43,7 +43,7 @@ def settled(run: Run[Any, Any], on_error: Callable[[Outcome[Any, Any]], object])
                     on_error(outcome)
                 except BaseException as error:
                     annotate(error, f"on_error, for item {outcome.index} of run {run.name!r}: {describe(outcome.item)}")
-                    run._course.end(error)
+                    run._course.end_interrupted(error)
                     raise
     finally:
         del run, outcome  # they know the error that ends this, whose traceback leads here

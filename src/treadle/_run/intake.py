@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextvars import Context
 from itertools import islice
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from treadle._core import clock
 from treadle._core.cancellation import Scope, enter, here
 from treadle._core.chunk import Chunk
-from treadle._core.describe import cut_our_frames
+from treadle._core.describe import cut_our_frames, drop_context
 from treadle._core.real_time import perf_counter
 from treadle._core.trial import Trial
 from treadle._core.user_code import is_a
@@ -51,6 +52,7 @@ class Intake:
         self._ledger = ledger
         self._crew = crew
         self._most = crew.sizer.size  # items to take in one go, if the input is slow
+        self._advance: Iterator[None] | None = None  # which has met ``error``
         self._feeder: threading.Thread | None = None
         self._parker = Parker()
         self._wake_consumer: Callable[[], None] = self._parker.wake  # the feeder's; nobody calls it without one
@@ -119,13 +121,13 @@ class Intake:
         Those that the input took, that is: what else happens on a busy machine says nothing of it.
         """
         net = self._ledger.net  # whatever interrupts the next lines, no item is lost: see ``recover``
+        raised: list[Exception] = []
         began = perf_counter()
-        try:
-            net.extend(islice(self._iterator, wanted))
-        except Exception as error:
-            self.error = error
-            self.is_ended = True
+        advance = _advance(self._iterator, wanted, net, raised)
+        next(advance)
         took = perf_counter() - began
+        if raised:
+            self._note_error(raised.pop(), advance)
         count = len(net)
         if count < wanted:
             self._note_end()
@@ -183,6 +185,22 @@ class Intake:
         self.is_taking = False
         self._wake_consumer()
 
+    def _note_error(self, error: Exception, advance: Iterator[None]) -> None:
+        """Keep what the input raised until the consumer is told.
+
+        What it is kept by, a worker's thread holds. So nothing of it may lead to the consumer's frames, whose variables
+        hold the run: then nobody could let go of that.
+        """
+        self._advance = advance  # suspended, it is where the frames of the input end
+        if (handled := sys.exception()) is not None:  # the consumer's: it gets that again where the error is raised
+            drop_context(error, handled)
+        self.error = error
+        self.is_ended = True
+
+    def forget(self) -> None:
+        """Let go of what nobody will be told any more: the owner of the run is gone."""
+        self.error = None
+
     def _note_end(self) -> None:
         self.ended_at = clock.now()
         self.is_ended = True
@@ -232,6 +250,22 @@ class Intake:
         # The consumer may have gone to wait when nothing could stall.
         if not self.is_watched and (is_shared or crew.can_stall()):
             self._wake_consumer()
+
+
+def _advance(
+    iterator: Iterator[Any], wanted: int, net: list[Any], raised: list[Exception]
+) -> Generator[None, None, None]:
+    """Take up to ``wanted`` items into ``net``, and put what that raises into ``raised``; to be advanced once.
+
+    The frames of an exception lead on to those of all callers, and to their variables. A generator that has yielded has
+    no caller: here they end, for as long as it is kept, and it has no variables itself.
+    """
+    try:
+        net.extend(islice(iterator, wanted))
+    except Exception as error:
+        raised.append(error)
+    del iterator, wanted, net, raised
+    yield
 
 
 def _always() -> bool:

@@ -1,0 +1,179 @@
+"""What nobody holds any more is not kept by threads of ours, and needs no collector to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+
+import treadle
+from tests.places import wait_until
+
+
+class Held:
+    """What the frames of the consumer, and those of the input, have in their variables."""
+
+
+held: list[weakref.ref[Held]] = []
+
+
+def hold() -> Held:
+    here = Held()
+    held.append(weakref.ref(here))
+    return here
+
+
+def rows() -> Iterator[int]:
+    here = hold()
+    yield from range(3)
+    raise OSError(f"connection lost, beside {here}")
+
+
+class Rows:
+    """The same without a generator's frame."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        here = hold()
+        self.count += 1
+        if self.count > 3:
+            raise OSError(f"connection lost, beside {here}")
+        return self.count
+
+
+def call(item: Any) -> Any:
+    return item
+
+
+async def call_later(item: Any) -> Any:
+    return item
+
+
+def fail(item: object) -> Any:
+    here = hold()
+    raise ValueError(item, id(here))
+
+
+FRONTS: dict[str, Callable[[], Any]] = {
+    "map": lambda: treadle.map(call, rows(), max_workers=2),
+    "map of an iterator": lambda: treadle.map(call, Rows(), max_workers=2),
+    "outcomes": lambda: treadle.map(call, rows(), max_workers=2).outcomes(),
+    "feeder": lambda: treadle.map(call, rows(), max_workers=2, intake="thread"),
+    "coroutines": lambda: treadle.map(call_later, rows(), max_workers=2),
+    "processes": lambda: treadle.map(call, rows(), max_workers=1, engine="processes"),
+    "starmap": lambda: treadle.starmap(pow, ((row, row) for row in rows()), max_workers=2),
+    "traverse": lambda: treadle.traverse(lambda _: [], rows(), max_workers=2),
+    "pipeline": lambda: treadle.pipeline(rows()).map(call, max_workers=2).map(call, max_workers=2).start(),
+    "islice": lambda: islice(treadle.map(call, rows(), max_workers=2), 1),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(logging.getLogger("treadle"), "disabled", True)  # pytest keeps all records, errors included
+    held.clear()
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def assert_let_go(before: set[threading.Thread]) -> None:
+    assert held
+    wait_until(lambda: not any(ref() for ref in held))
+    wait_until(lambda: not [thread for thread in set(threading.enumerate()) - before if "treadle" in thread.name])
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_run_whose_input_has_raised_ends_with_its_last_reference(front: str) -> None:
+    """The frames of what the input raised led to those of its consumer, whose variables hold the run."""
+    before = set(threading.enumerate())
+
+    def consume() -> None:
+        here = hold()
+        run = FRONTS[front]()
+        next(run)
+        del here
+
+    consume()
+
+    assert_let_go(before)
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_so_it_does_where_another_error_was_being_handled(front: str) -> None:
+    """That one is the context of the input's, and its frames are the consumer's as well."""
+    before = set(threading.enumerate())
+
+    def consume() -> None:
+        here = hold()
+        try:
+            raise KeyError
+        except KeyError:
+            run = FRONTS[front]()
+            next(run)
+        del here
+
+    consume()
+
+    assert_let_go(before)
+
+
+def test_so_it_does_behind_an_async_for() -> None:
+    before = set(threading.enumerate())
+
+    async def consume() -> None:
+        here = hold()
+        run = treadle.map(call, rows(), max_workers=2)
+        async for _ in run:
+            break
+        del here
+
+    asyncio.run(consume())
+
+    assert_let_go(before)
+
+
+def test_the_error_of_the_input_says_where_it_was_raised_and_beside_what() -> None:
+    """What is cut off for the time between comes back with the raising."""
+    handled = KeyError()
+    try:
+        raise handled
+    except KeyError:
+        with pytest.raises(OSError, match="connection lost") as raised:
+            list(treadle.map(call, rows()))
+
+    assert raised.traceback[-1].name == "rows"
+    assert "here" in raised.traceback[-1].locals
+    assert raised.value.__context__ is handled
+
+
+def test_the_context_that_the_input_itself_gives_its_error_stays() -> None:
+    def translated() -> Iterator[int]:
+        yield 1
+        try:
+            raise LookupError
+        except LookupError:
+            raise OSError  # noqa: B904  # the context is what this is about
+
+    try:
+        raise KeyError
+    except KeyError:
+        run = treadle.map(call, translated())
+
+    with pytest.raises(OSError) as raised:
+        list(run)
+    assert type(raised.value.__context__) is LookupError
