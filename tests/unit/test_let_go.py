@@ -177,3 +177,51 @@ def test_the_context_that_the_input_itself_gives_its_error_stays() -> None:
     with pytest.raises(OSError) as raised:
         list(run)
     assert type(raised.value.__context__) is LookupError
+
+
+def test_a_call_that_is_left_behind_keeps_nothing_of_its_run() -> None:
+    """It may be stuck for good; the run had failed, with an error whose frames are the consumer's."""
+    stuck, end = threading.Event(), threading.Event()
+
+    def fail_beside_another(item: int) -> None:
+        if item == 0:
+            stuck.wait()
+            fail(item)
+        stuck.set()
+        end.wait()
+
+    def consume() -> weakref.ref[Any]:
+        run = treadle.map(fail_beside_another, range(2), max_workers=2, grace=0)
+        with contextlib.suppress(ValueError):
+            list(run)
+        assert run.stats.abandoned == 1
+        return weakref.ref(run)
+
+    run = consume()
+
+    def is_gone() -> bool:
+        gc.collect()  # for the circle that is the consumer's own: run, failed item, its error, the frame with the run
+        return run() is None
+
+    wait_until(is_gone)  # the other worker may be at its last step
+    end.set()
+
+
+def test_too_many_left_behind_is_no_reason_to_keep_the_run() -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def get_stuck(_: int) -> None:
+        begun.set()
+        end.wait()
+
+    def consume() -> weakref.ref[Any]:
+        run = treadle.map(get_stuck, range(1), max_workers=1, grace=0, max_abandoned=0)
+        begun.wait()
+        with pytest.raises(treadle.TooManyAbandoned):
+            run.close()
+        return weakref.ref(run)
+
+    run = consume()
+
+    wait_until(lambda: run() is None)
+    end.set()

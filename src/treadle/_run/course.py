@@ -307,6 +307,14 @@ class Course:
             self.ending = Told(error)
         if self.intake.error is error:
             self.intake.error = None
+        if self.too_many is error:
+            self.too_many = None
+        self.crew.close_errors = [other for other in self.crew.close_errors if other is not error]
+
+    def take_too_many(self) -> TooManyAbandoned | None:
+        """Return the error for too many calls left behind, if there is one; whoever takes it raises it."""
+        taken, self.too_many = self.too_many, None
+        return taken
 
     def seal(self) -> None:
         """Close the account, leave behind what still runs, and say so."""
@@ -331,6 +339,7 @@ class Course:
             tell(logging.WARNING, "run %r leaves %s behind, still getting ready", *told)
         if self.too_many is not None and self.ending is not None and self.ending is not self.too_many:
             annotate(self.ending, str(self.too_many))
+        self.crew.detach()  # what is left behind keeps its thread's crew, maybe for good: not what the run knows
         self._over.set()
 
     def finish(self) -> bool:

@@ -73,11 +73,11 @@ class FlowAccount:
             leg.course.end(None)
         self.note_end()
 
-    def too_many(self) -> TooManyAbandoned | None:
-        """Return the error of a stage that was closed and left too many calls behind."""
+    def take_too_many(self) -> TooManyAbandoned | None:
+        """Return the error of a stage that was closed and left too many calls behind, to be raised."""
         courses = [leg.course for leg in self.legs]
         closed = (course for course in courses if course.ending is None or is_cancelled(course.ending))
-        return next((course.too_many for course in closed if course.too_many is not None), None)
+        return next((error for course in closed if (error := course.take_too_many()) is not None), None)
 
     def note_end(self) -> None:
         """Take note that it has ended."""
@@ -183,8 +183,12 @@ class Flow(Iterator[T], Generic[T]):
         if was_open:
             self._end = self._end or "was closed"
         self._part()
-        if was_open and (too_many := self._account.too_many()) is not None:
-            raise too_many
+        too_many = self._account.take_too_many() if was_open else None
+        try:
+            if too_many is not None:
+                raise too_many
+        finally:
+            del too_many  # its traceback leads here
 
     def _part(self) -> None:
         """End all stages for their owner, who wants no more results."""

@@ -151,8 +151,12 @@ class Calls(Stream[T], Generic[T, Item, Value]):
         was_open = not (course.is_sealed or course.is_finished)
         course.is_closed = True
         course.end(None)
-        if was_open and course.ending is None and course.too_many is not None:
-            raise course.too_many
+        too_many = course.take_too_many() if was_open and course.ending is None else None
+        try:
+            if too_many is not None:
+                raise too_many
+        finally:
+            del too_many  # its traceback leads here
 
     @suggesting
     def wait(self) -> Stats:
