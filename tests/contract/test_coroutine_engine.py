@@ -46,7 +46,7 @@ class Driven:
         assert self._is_ready.wait(10)
 
     def _begin(self, home: EventLoop) -> None:
-        home.enter()
+        home.enter(self)
         self._loop, self._orders = home.loop, asyncio.Queue()
         self._server = home.loop.create_task(self._serve(home), context=self._context.copy())
         self._is_ready.set()
@@ -58,7 +58,7 @@ class Driven:
                 done.set_result(await do(*arguments))
             except BaseException as error:
                 done.set_exception(error)
-        home.leave()
+        home.leave(self)
 
     def _order(self, do: Callable[..., Awaitable[object]], *arguments: Any) -> None:
         async def ask() -> None:

@@ -225,3 +225,60 @@ def test_too_many_left_behind_is_no_reason_to_keep_the_run() -> None:
 
     wait_until(lambda: run() is None)
     end.set()
+
+
+def coroutines_of_a_run() -> object:
+    run = treadle.map(call_later, iter(int, 1), max_workers=4)
+    next(run)
+    wait_until(lambda: all(worker.is_idle for worker in list(run._course.crew.workers)))
+    return run
+
+
+def coroutines_of_a_pipeline() -> object:
+    flow = treadle.pipeline(iter(int, 1)).map(call_later, max_workers=4).map(call_later, max_workers=4).start()
+    next(flow)
+    wait_until(lambda: all(worker.is_idle for worker in list(flow._account.legs[-1].course.crew.workers)))
+    return flow
+
+
+def coroutines_of_an_executor() -> object:
+    pool = treadle.PoolExecutor(4)
+    pool.submit(call_later, 1).result()
+    wait_until(lambda: all(worker.is_idle for worker in list(pool._book.crew.workers)))
+    return pool
+
+
+def coroutines_beside_an_executors_threads() -> object:
+    pool = treadle.PoolExecutor(4)
+    pool.submit(call, 1).result()
+    pool.submit(call_later, 1).result()
+    wait_until(lambda: all(worker.is_idle for worker in list(pool._book.crew.workers)))
+    return pool
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        coroutines_of_a_run,
+        coroutines_of_a_pipeline,
+        coroutines_of_an_executor,
+        coroutines_beside_an_executors_threads,
+    ],
+)
+def test_coroutines_that_are_collected_in_a_circle_end_on_their_loop(
+    start: Callable[[], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The collector took owner, workers and their tasks in one go, in any order, in the middle of what these did."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.me = self
+            self.started = start()
+
+    before = set(threading.enumerate())
+    for _ in range(10):
+        Owner()
+        gc.collect()
+
+    wait_until(lambda: not [thread for thread in set(threading.enumerate()) - before if "treadle" in thread.name])
+    assert not caplog.records

@@ -104,10 +104,10 @@ class Slot(Worker):
     # On the loop's thread
 
     def _begin(self, home: EventLoop) -> None:
-        home.enter()
+        home.enter(self)
         self._home = home
         if not self.crew.report_opening(self):  # which sends for the next: so they all begin in one turn of the loop
-            home.leave()
+            home.leave(self)
             return
         context = home.make_context(self._parent, self.crew.places)
         self._task = SlotTask(self._work(home), loop=home.loop, name=self.name, context=context)
@@ -151,7 +151,7 @@ class Slot(Worker):
         try:
             self.crew.report_left(self, error)
         finally:
-            home.leave()
+            home.leave(self)
 
 
 def slots_on(host: LoopHost, context: Context) -> Callable[[Crew, AwaitedEngine, str], Slot]:

@@ -39,20 +39,21 @@ class SharedLoop:
         self.host = LoopHost(name)
         self._threads = threading.local()
 
-    def stay_on(self, home: EventLoop) -> None:
-        """Have this thread keep ``home`` going, which was entered for it, in the place of what it had before."""
-        self._threads.stay = _Stay(home)
+    def stay_on(self, home: EventLoop, user: object) -> None:
+        """Have this thread keep ``home`` going, which ``user`` has entered for it, in place of what it had before."""
+        self._threads.stay = _Stay(home, user)
 
 
 class _Stay:
     """What a thread keeps a loop going by. May be let go of on any thread, between any two lines."""
 
-    def __init__(self, home: EventLoop) -> None:
+    def __init__(self, home: EventLoop, user: object) -> None:
         self._home = home
+        self._user = user
 
     def __del__(self) -> None:
         with suppress(RuntimeError):  # it has been closed
-            self._home.post(self._home.leave)
+            self._home.post(partial(self._home.leave, self._user))
 
 
 class Awaited:
@@ -98,10 +99,11 @@ class _Crossing:
         self._task: asyncio.Task[_Answer] | None = None
         self._answer: _Answer | None = None
         self._home: EventLoop | None = None
+        self._user = object()  # of the loop, for as long as the thread stays: not this, which knows the answer
 
     def begin(self, home: EventLoop) -> None:
         """Start the coroutine. On the loop's thread, as the following two."""
-        home.enter()
+        home.enter(self._user)
         self._home = home
         put_inside(self._context, Inside(home.loop, self._chunk, self._places))
         self._task = home.loop.create_task(self._coroutine, context=self._context)
@@ -131,7 +133,7 @@ class _Crossing:
                 while self._answer is None:
                     self._parker.wait()
         assert self._home is not None
-        loop.stay_on(self._home)
+        loop.stay_on(self._home, self._user)
         value, error = self._answer
         return value, unwanted if unwanted is not None and is_a(error, asyncio.CancelledError) else error
 

@@ -41,7 +41,7 @@ class EventLoop:
             self.loop.time = monotonic  # type: ignore[method-assign]  # asyncio looks it up in ``time`` each time
         self._template: Context | None = None
         self._may_end = may_end
-        self._users = 0  # its thread's own
+        self._users: set[object] = set()  # its thread's own
         self._steps: deque[Callable[[], object]] = deque()
         self._asked_at: float | None = None  # when a drain was asked for that has not begun
         self._told: tuple[float, str] | None = None  # of when, and what, ``held_up`` has said
@@ -72,13 +72,17 @@ class EventLoop:
         """Tell whether there is anything to do that was asked for."""
         return bool(self._steps)
 
-    def enter(self) -> None:
-        """Keep the loop going until ``leave`` is called as often. On its thread, as that."""
-        self._users += 1
+    def enter(self, user: object) -> None:
+        """Keep the loop going, and ``user`` alive, until it leaves. On its thread, as that.
 
-    def leave(self) -> None:
+        asyncio holds a task that waits by what it waits for alone. Where that is in a circle with the task, the garbage
+        collector would take both, in the middle of what the task does, and on any thread.
+        """
+        self._users.add(user)
+
+    def leave(self, user: object) -> None:
         """Let the loop end, if nobody else uses it."""
-        self._users -= 1
+        self._users.discard(user)
         self._end_if_unused()
 
     def held_up(self) -> str | None:
@@ -105,7 +109,7 @@ class EventLoop:
         self._end_if_unused()
 
     def _end_if_unused(self) -> None:
-        if self._users == 0 and not self._is_over and self._may_end(self):
+        if not self._users and not self._is_over and self._may_end(self):
             self._is_over = True
             self.loop.stop()
 
