@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from itertools import count
 from typing import Any, Protocol
 
@@ -181,6 +182,10 @@ class Seat(Protocol):
         """
 
 
+# Set in the context of a call that enters a block: so whoever makes calls need look only after one that did.
+has_entered: ContextVar[bool] = ContextVar("treadle_has_entered")
+
+
 class _Here(threading.local):
     """What the present thread is in the middle of."""
 
@@ -188,19 +193,21 @@ class _Here(threading.local):
     seat: Seat | None = None
     is_loop = False  # it runs an event loop of ours, which must not be held up
     is_feeder = False  # it advances the input of a run, for whose results a call may wait
-    _places: tuple[Any, ...] = ()
+    own_places: tuple[Any, ...] = ()  # in limiters, but for those of coroutines
 
     @property
     def places(self) -> tuple[Any, ...]:
         """In limiters, that the present call holds; or on an event loop, the present coroutine."""
         found = inside()
-        return self._places if found is None else found.places
+        return self.own_places if found is None else found.places
 
     @places.setter
     def places(self, places: tuple[Any, ...]) -> None:
         found = inside()
         if found is None:
-            self._places = places
+            self.own_places = places
+            if places and self.seat is not None:
+                has_entered.set(True)
         else:
             go_inside(found.at(found.chunk, places))
 
@@ -222,6 +229,8 @@ def enter(scope: Scope) -> None:
     """Make ``scope`` the innermost one of this thread."""
     scope.outer = _drop_what_is_over()
     here.scope = scope
+    if here.seat is not None:
+        has_entered.set(True)
 
 
 @starts_uninterrupted
@@ -240,6 +249,36 @@ def _drop_what_is_over() -> Scope | None:
         scope = scope.outer
     here.scope = scope
     return scope
+
+
+class Around:
+    """What this thread is in the middle of as it begins to make calls: they have no part in it, but for its places.
+
+    Nor has a call any part in what one before it has entered and not left: a block may be held by a generator that
+    lives on.
+    """
+
+    __slots__ = ("_places", "_scope")
+
+    def __init__(self) -> None:
+        self._scope, self._places = here.scope, here.own_places
+        here.scope = None
+
+    def take_out(self) -> list[str]:
+        """Take this thread out of what the call just made has entered and not left, and return what that is."""
+        left: list[str] = []
+        if _drop_what_is_over() is not None:
+            here.scope = None
+            left.append("a shield() or a TaskGroup")
+        for place in [place for place in here.own_places if place not in self._places]:
+            here.own_places = tuple(other for other in here.own_places if other is not place)
+            place.note_left_open()
+            left.append(f"a place in {place.limiter!r}")
+        return left
+
+    def put_back(self) -> None:
+        """Be in the middle of it again."""
+        here.scope = self._scope
 
 
 def check_cancelled() -> None:

@@ -9,14 +9,26 @@ from contextvars import Context, ContextVar
 from types import FunctionType, ModuleType
 from typing import Any
 
+from treadle._core.cancellation import has_entered
+
 
 def isolated(fn: Callable[[Any], Any], base: Context) -> Callable[[Any], Any]:
     """Return ``fn`` such that each call runs in its own copy of ``base``. Copying one is cheap at any size."""
 
     def call(item: Any) -> Any:
-        return base.copy().run(fn, item)
+        context = base.copy()
+        try:
+            return context.run(fn, item)
+        finally:
+            if has_entered in context:
+                has_entered.set(True)  # for whoever makes the calls
 
     return call
+
+
+def is_plain(context: Context) -> bool:
+    """Return True if nothing is set in ``context`` that a call could see."""
+    return len(context) == (has_entered in context)
 
 
 def variable_in_sight(fn: Callable[..., Any], context: Context) -> str | None:

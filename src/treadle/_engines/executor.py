@@ -8,7 +8,7 @@ from types import CoroutineType
 from typing import Any
 from uuid import uuid4
 
-from treadle._core.cancellation import Scope, here
+from treadle._core.cancellation import Around, Scope, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, describe, describe_error, describe_function
 from treadle._core.quiet_seat import QuietSeat
@@ -82,12 +82,20 @@ class Portion(QuietSeat):
 
     def __call__(self) -> tuple[list[Any], bool, dict[int, BaseException], dict[int, Any], list[float]]:
         """Make the calls here, and return what ``carry_out`` returns elsewhere, but for the pickles."""
-        dispatch, before = self._dispatch, here.seat
+        dispatch, before, around = self._dispatch, here.seat, Around()
         here.seat = self
+
+        def call(item: Any) -> Any:
+            try:
+                return dispatch.call(item)
+            finally:
+                around.take_out()
+
         try:
-            results, errors, ends = make_calls(dispatch.call, self.items, dispatch.make_context, PORTION_SECONDS)
+            results, errors, ends = make_calls(call, self.items, dispatch.make_context, PORTION_SECONDS)
         finally:
             here.seat = before
+            around.put_back()
         return results, False, errors, {}, ends
 
     def call_scope(self) -> Scope:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from contextvars import Context
@@ -9,9 +10,12 @@ from functools import partial
 from types import CoroutineType
 from typing import Any
 
+from treadle._core.cancellation import Around, has_entered
 from treadle._core.chunk import Chunk
-from treadle._core.context import isolated
+from treadle._core.context import is_plain, isolated
+from treadle._core.describe import describe
 from treadle._core.real_time import perf_counter
+from treadle._core.tell import tell
 from treadle._engines.engine import CallPlan, never_awaited
 from treadle._engines.resource import OpenResource, Resource, enter
 
@@ -34,6 +38,7 @@ class InlineEngine:
         self._context = plan.context.copy()  # what the initializer sets here, this worker's calls see
         self._call: Callable[[Any], Any] = plan.fn
         self._open = ExitStack()
+        self._has_told = False  # that a call has left something open
         self._close_resource: Callable[[], None] | None = None  # of one that may be replaced meanwhile
 
     def open(self) -> None:
@@ -45,7 +50,7 @@ class InlineEngine:
             self._call = self._with_resource(plan.resource)
         elif plan.spread:
             self._call = spread(plan.fn)
-        if self._context and not plan.brings_context:
+        if not (is_plain(self._context) or plan.brings_context):
             self._call = isolated(self._call, self._context)
         if not plan.brings_context:
             self._call = self._proven(self._call)
@@ -69,15 +74,34 @@ class InlineEngine:
         """Make the calls of ``chunk``, each with a fresh view of the submitter's context.
 
         Where that is empty, as in most programs, an empty context serves until a call has set something in
-        it: one test a call, which costs a fraction of a context for each.
+        it: one test a call, which costs a fraction of a context for each. What a call has entered sets something.
         """
-        if self._plan.brings_context:
-            self._drain(chunk, self._call, ())
-            return
-        while True:
-            context = Context()
-            if context.run(self._drain, chunk, self._call, context):
+        around = Around()
+        try:
+            if self._plan.brings_context:  # each chunk has one call
+                self._drain(chunk, self._call, ())
+                self._note_left_open(around.take_out(), chunk)
                 return
+            context = Context()
+            while not context.run(self._drain, chunk, self._call, context):
+                if has_entered in context:
+                    self._note_left_open(around.take_out(), chunk)
+                context = Context()
+        finally:
+            around.put_back()
+
+    def _note_left_open(self, left: list[str], chunk: Chunk) -> None:
+        """Say in the log, once, that a call has not left all that it had entered."""
+        if not left or self._has_told:
+            return
+        self._has_told = True
+        which, what = describe(chunk.items[len(chunk.results) - 1]), " and ".join(left)
+        tell(
+            logging.WARNING,
+            "the call for %s has ended and left %s open: for other calls that does not count",
+            which,
+            what,
+        )
 
     def interrupt(self) -> None:
         """Do nothing: a thread cannot be interrupted from outside."""

@@ -212,6 +212,12 @@ class Limiter:
         for place in reversed(here.places):
             if place.limiter is self and place.thread == me:
                 return place  # type: ignore[no-any-return]  # core knows no places
+        state = self._state()
+        with state.lock:
+            for place in reversed(state.left_open):
+                if place.thread in (0, me):
+                    place.thread = me  # nobody else's; and found again, should Ctrl-C come before it is left
+                    return place
         raise RuntimeError(f"{self!r} was left by a thread that had not entered it")
 
     def _leave(self, place: Place) -> None:
@@ -424,6 +430,8 @@ class Limiter:
         with state.lock:
             state.turns.pop(place, None)
             state.called.pop(place, None)
+            if place in state.left_open:
+                state.left_open.remove(place)
             if not place.has_passed and state.turns:
                 self._call_due(state, self._moment()[1])
             _leave_line(place)

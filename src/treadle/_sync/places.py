@@ -44,6 +44,12 @@ class Place:
         self.borrower: Place | None = None
         self.wanted_by: Line = OrderedDict()
 
+    def note_left_open(self) -> None:
+        """Take note that the call has ended, and its block has not: whoever leaves it does so in some other call."""
+        with self.state.lock:
+            self.thread = 0
+            self.state.left_open.append(self)
+
     def is_held(self) -> bool:
         """Tell whether it counts among those inside, in its own right or as a loan."""
         return self.lender is not None or self in self.state.holders
@@ -63,11 +69,12 @@ class State:
     whoever makes another the first, or that time an earlier one, wakes it.
     """
 
-    __slots__ = ("called", "holders", "line", "lock", "turns")
+    __slots__ = ("called", "holders", "left_open", "line", "lock", "turns")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.holders: set[Place] = set()  # in their own right: at most max_concurrent
+        self.left_open: list[Place] = []  # by calls that have ended: no thread's, until somebody leaves them
         self.line: Line = OrderedDict()  # they wait for a place
         self.turns: Line = OrderedDict()  # they have one, if one is needed, and wait for their time
         self.called: Line = OrderedDict()  # their time has come, and they are on their way
