@@ -83,7 +83,9 @@ class Channel(Shared, Generic[T]):
         register.enroll_for_fork(self)
 
     def _start_empty(self) -> None:
-        self._lock = threading.Lock()  # protects all of this, and is held for moments; see line.py
+        # Protects all of this, and is held for moments; see line.py. Reentrant, as a signal handler or a finalizer may
+        # come upon its holder. One that puts an item in just then may make it one more than the bound.
+        self._lock = threading.RLock()
         self._items: deque[T] = deque()
         self._getters = Line(self._lock)  # they wait for an item
         self._putters = Line(self._lock)  # for room

@@ -23,10 +23,12 @@ from treadle._sync.lead import Lead
 from treadle._sync.parker import Parker, Waker
 from treadle._sync.places import Place, State
 from treadle._sync.places import bequeath as _bequeath
+from treadle._sync.places import first_of as _first_of
 from treadle._sync.places import is_first as _is_first
 from treadle._sync.places import leave_line as _leave_line
 from treadle._sync.places import stand_in_line as _stand_in_line
 from treadle._sync.places import wake_first as _wake_first
+from treadle._sync.raw import refuse_to_wait
 from treadle._sync.schedule import Schedule, is_machine_time
 from treadle.errors import InvalidArgument, WrongType
 
@@ -358,8 +360,7 @@ class Limiter:
     def _call_due(self, state: State, moment: float) -> None:
         """Have the first look when its time comes; where several are late, call all those whose time has come."""
         due = self._schedule.due(moment) if state.turns and self._schedule.is_catching_up() else 0
-        while state.turns and len(state.called) < due:
-            place = next(iter(state.turns))
+        while len(state.called) < due and (place := _first_of(state.turns)) is not None:
             place.parker.wake()  # first this: whoever is woken in vain looks, and waits again
             place.has_waited = True
             state.called[place] = None
@@ -393,6 +394,8 @@ class Limiter:
     def _wait_to_pass(self, place: Place, parker: Parker, seconds: float) -> None:
         with cancelling.WaitForOthers() as others:
             while seconds > 0:
+                if seconds == UNTIL_WOKEN:
+                    refuse_to_wait(place.state.lock, repr(self))
                 if self._max_concurrent is None or place.is_held():
                     self._wait(place, parker, seconds)  # for time alone
                 else:

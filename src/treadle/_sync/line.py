@@ -27,7 +27,7 @@ Where something is changed first, an interrupt calls as well.
 
 from __future__ import annotations
 
-import threading
+import _thread
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
@@ -36,6 +36,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 from treadle._core import clock
 from treadle._sync import cancelling
 from treadle._sync.parker import Parker
+from treadle._sync.raw import refuse_to_wait
 
 R = TypeVar("R")
 
@@ -59,7 +60,7 @@ class Line:
 
     __slots__ = ("_lock", "waiting")
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: _thread.RLock) -> None:
         self._lock = lock
         self.waiting: OrderedDict[Parker, None] = OrderedDict()  # any of whom leaves in constant time
 
@@ -93,6 +94,7 @@ class Line:
                 while (result := attempt(place)) is NOTHING_YET:
                     if deadline is not None and (left := clock.left_until(deadline)) <= 0:
                         raise TimeoutError(f"{complaint} within {timeout} seconds")
+                    refuse_to_wait(self._lock, "what it waits for")
                     others.wait(place, left)
             return result
         finally:

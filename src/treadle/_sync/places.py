@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeAlias
 
 from treadle._sync.parker import Waker
+from treadle._sync.raw import owner_and_count
 
 if TYPE_CHECKING:
     from treadle._sync.limiter import Limiter
@@ -72,7 +73,9 @@ class State:
     __slots__ = ("called", "holders", "left_open", "line", "lock", "turns")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        # Reentrant, as a signal handler or a finalizer may come upon its holder: what it does there ends before that
+        # step goes on, and each changes its own place alone. See ``refuse_to_wait``.
+        self.lock = threading.RLock()
         self.holders: set[Place] = set()  # in their own right: at most max_concurrent
         self.left_open: list[Place] = []  # by calls that have ended: no thread's, until somebody leaves them
         self.line: Line = OrderedDict()  # they wait for a place
@@ -104,9 +107,17 @@ def leave_line(place: Place) -> None:
         outer.wanted_by.pop(place, None)
 
 
+def first_of(line: Line) -> Place | None:
+    """Return the first. Not by ``next(iter(line))``: a handler may come between the two, and change the line."""
+    for place in line:
+        return place
+    return None
+
+
 def is_first(line: Line, place: Place) -> bool:
-    """Tell whether nobody else is before ``place``."""
-    return next(iter(line), place) is place
+    """Tell whether nobody else is before ``place``; a step of its own thread that it has interrupted does not count."""
+    first = first_of(line) or place
+    return first is place or (first.thread == place.thread and owner_and_count(place.state.lock)[1] > 1)
 
 
 def wake_first(line: Line) -> None:

@@ -6,6 +6,8 @@ import _thread
 import re
 from typing import Any
 
+from treadle.errors import Deadlock
+
 _STATE = re.compile(r"owner=(\d+) count=(\d+)")
 
 
@@ -17,6 +19,19 @@ def is_mine(lock: Any) -> bool:
     """
     mine: bool = lock._is_owned()  # as threading.Condition asks it
     return mine
+
+
+def refuse_to_wait(lock: Any, what: str) -> None:
+    """Raise where a signal handler or a finalizer would wait for others, who need ``lock``, which its own thread holds.
+
+    Raises:
+        Deadlock: It would. ``what`` is waited for.
+    """
+    if is_mine(lock):
+        raise Deadlock(
+            f"deadlock: a signal handler, or a finalizer, has interrupted its thread at a step of {what}, and would "
+            "wait for steps of others, which cannot be made meanwhile; have it wait for nothing"
+        )
 
 
 def owner_and_count(lock: _thread.RLock) -> tuple[int, int]:
