@@ -11,6 +11,8 @@ from treadle._crew.room import call_for_help
 from treadle._crew.shared_state import why_shared
 from treadle._engines.engine import CallPlan, Engine
 
+IMPORTS = "processes would have to import the program"
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -30,16 +32,23 @@ class Trial:
 def try_pickling(plan: CallPlan, item: object, result: object) -> Trial:
     """Return what comes of pickling the function, one ``item`` and one ``result``."""
     from treadle._engines.process import ProcessEngine, wrap_plan  # not for whoever needs only threads
-    from treadle._engines.process_pickling import wrap
+    from treadle._engines.process_main import is_guarded
+    from treadle._engines.process_pickling import needs_program, wrap
 
     try:
         parcel = wrap_plan(plan)
         if (reason := why_shared(plan.fn)) is not None:
             return Trial(refusal=reason)
         began = thread_time()  # others may have the processor meanwhile, and the GIL
-        wrap(item, "the argument")
-        wrap(result, "the result")
-        return Trial(thread_time() - began, lambda: ProcessEngine(plan, parcel, call_for_help))
+        parcels = wrap(item, "the argument"), wrap(result, "the result")
+        seconds = thread_time() - began
+        if any(map(needs_program, (parcel, *parcels))):
+            # Nobody has asked for that import, and what comes of it must show before calls depend on it.
+            if not is_guarded():
+                return Trial(refusal=f"{IMPORTS}, which has no `if __name__ == '__main__':`")
+            if not needs_program(parcel):
+                return Trial(refusal=f"{IMPORTS} for their arguments or results alone")
+        return Trial(seconds, lambda: ProcessEngine(plan, parcel, call_for_help))
     except BaseException as error:  # pickling is code of the user's, and this is a thread that makes calls
         return Trial(refusal=str(error))
 

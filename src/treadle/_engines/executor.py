@@ -271,7 +271,7 @@ def capacity(executor: Executor) -> int | None:
 def _blame(error: BaseException, value: Any, what: str) -> NotPicklable:
     """Return the error for ``value``, which cannot be sent, with the part of it that is to blame."""
     try:
-        wrap(value, what)
+        wrap(value, what, may_import=False)
     except NotPicklable as found:
         return found
     return NotPicklable(what, describe_error(error))

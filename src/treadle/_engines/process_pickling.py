@@ -1,11 +1,14 @@
 """Values on their way to another process and back: each can fail by itself, and says what is to blame.
 
-Plain pickle does what it can, as it is several times as fast; what it cannot do, or would do wrongly (a class of
-``__main__`` is there by name only, and the other process has another ``__main__``), is left to cloudpickle.
+Plain pickle does what it can, as it is several times as fast. What it cannot do is left to cloudpickle, and so is what
+is defined in ``__main__``, which the other process does not have: so no program needs a guard, and a function finds its
+globals as they are when it is sent. Where cloudpickle is not installed, or cannot do it, names in ``__main__`` are sent
+as such, and a process imports the program to look them up (``process_main``).
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -13,13 +16,18 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from treadle._core.describe import cut_our_frames, describe, describe_error, describe_function, set_cause
+from treadle._core.real_time import monotonic
 from treadle._core.user_code import call_guarded
+from treadle._engines.process_main import NAME, NAME_IN_PROCESSES, find, place_of_program
 from treadle._engines.process_wire import NO_ROOM
 from treadle.errors import NotPicklable, RemoteError
 
 PROTOCOL = 5
 EXTRA = "treadle[processes]"
-_MAIN = b"__main__"
+# Those of the program's names in a pickle that name it, and of these the ones that a process has got by importing it.
+_NAMES = frozenset({NAME, NAME_IN_PROCESSES})
+_ANY_NAME = b"_main__"
+_IMPORTED = NAME_IN_PROCESSES.encode()
 # Of these nothing can fail, and a list of them is one pickle.
 _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _SIZED = frozenset({str, bytes})  # but not if one of them is so large that there may be no room for it
@@ -69,25 +77,30 @@ def _is_large(value: Any) -> bool:
     return type(value) in _SIZED and len(value) > _BESIDE_BYTES
 
 
-def wrap(value: Any, what: str) -> Parcel:
+def wrap(value: Any, what: str, may_import: bool = True) -> Parcel:
     """Return ``value`` as a parcel.
+
+    Args:
+        value: It.
+        what: It is, in messages.
+        may_import: Whoever receives it can import the program.
 
     Raises:
         MemoryError: There is no room for it.
-        NotPicklable: It is the wrong thing for that; ``what`` names it in the message.
+        NotPicklable: It is the wrong thing for that.
     """
-    parcel, error = call_guarded(_wrap, value)  # methods of the user's are called, which may do anything
+    parcel, error = call_guarded(_wrap, value, may_import)  # methods of the user's are called, which may do anything
     if parcel is None:
         assert error is not None
         if isinstance(error, MemoryError):
             raise error
-        raise _not_picklable(value, what, error) from error
+        raise _not_picklable(value, what, error, may_import) from error
     return parcel
 
 
-def _wrap(value: Any) -> Parcel:
+def _wrap(value: Any, may_import: bool = True) -> Parcel:
     buffers: Buffers = []
-    data = _dumps(value, buffers)
+    data = _dumps(value, buffers, may_import)
     return (pickle.PickleBuffer(data) if len(data) > _BESIDE_BYTES else data, *buffers)
 
 
@@ -131,22 +144,66 @@ def unwrap_error(wrapped: WrappedError) -> BaseException:
     return found
 
 
-def _dumps(value: Any, buffers: Buffers) -> bytes:
+def _dumps(value: Any, buffers: Buffers, may_import: bool = True) -> bytes:
+    data = refusal = None
     try:
         data = pickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
         _check_contiguous(buffers)
-        if _MAIN not in data:
+        if _ANY_NAME not in data:
             return data
-    except Exception:
-        if (cloudpickle := find_cloudpickle()) is None:
-            raise
-    else:
-        if (cloudpickle := find_cloudpickle()) is None:
-            _refuse_main(value)
-            return data
+        if _IMPORTED in data and may_import:  # what was found by importing the program is found so again
+            return _with_program(data, buffers)
+    except Exception as error:
+        data, refusal = None, error
+    if (cloudpickle := find_cloudpickle()) is not None:
+        by_value: Buffers = []
+        try:
+            found: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=by_value.append)
+        except Exception:
+            if data is None or not may_import or place_of_program() is None:
+                raise
+        else:
+            buffers[:] = by_value
+            return _with_program(found, buffers) if _IMPORTED in found and may_import else found
+    if data is None:
+        assert refusal is not None
+        raise refusal
+    if may_import and place_of_program() is not None:
+        return _with_program(data, buffers)
+    _refuse_main(value)
+    return data
+
+
+class _WithProgram:
+    """A pickle with names in it that are to be looked up in the program."""
+
+    def __init__(self, data: bytes, buffers: Buffers) -> None:
+        self._data = data
+        self._buffers = buffers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_with_program, (self._data, self._buffers)
+
+
+def _with_program(data: bytes, buffers: Buffers) -> bytes:
+    """Return ``data`` in another pickle, which has whoever loads it look into the program; it has the same buffers."""
+    inner = list(buffers)
     buffers.clear()
-    found: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
-    return found
+    return pickle.dumps(_WithProgram(data, inner), PROTOCOL, buffer_callback=buffers.append)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        return find(name) if module in _NAMES else super().find_class(module, name)
+
+
+def _load_with_program(data: bytes, buffers: list[Any]) -> Any:
+    return _Unpickler(io.BytesIO(data), buffers=buffers).load()
+
+
+def needs_program(parcel: Parcel) -> bool:
+    """Tell whether whoever takes something out of ``parcel`` may have to import the program."""
+    return _load_with_program.__name__.encode() in bytes(parcel[0])
 
 
 def _check_contiguous(buffers: Buffers) -> None:
@@ -156,19 +213,28 @@ def _check_contiguous(buffers: Buffers) -> None:
 
 def find_cloudpickle() -> Any:
     """Return the module; None where the extra is not installed."""
+    global _look_again_at
+    if monotonic() < _look_again_at:
+        return None
     try:
         import cloudpickle  # type: ignore[import-untyped]
     except ImportError:
+        _look_again_at = monotonic() + LOOK_AGAIN_SECONDS
         return None
     return cloudpickle
+
+
+# That there is no cloudpickle takes as long to find out as the pickling of many items, and may change at a prompt.
+LOOK_AGAIN_SECONDS = 1.0
+_look_again_at = 0.0
 
 
 class _MainRefuser(pickle.Pickler):
     """Pickles for nothing, to find out whether something of ``__main__`` is in it."""
 
     def reducer_override(self, thing: Any) -> Any:
-        if isinstance(thing, type | FunctionType) and thing.__module__ == "__main__":
-            raise pickle.PicklingError(f"{thing.__qualname__} is defined in __main__")
+        if isinstance(thing, type | FunctionType) and thing.__module__ == NAME:
+            raise pickle.PicklingError(f"{thing.__qualname__} is defined in {NAME}")
         return NotImplemented
 
 
@@ -184,20 +250,33 @@ def _refuse_main(value: Any) -> None:
 # What is to blame
 
 
-def _not_picklable(value: Any, what: str, error: BaseException) -> NotPicklable:
-    found, _ = call_guarded(_find_culprit, value, error)
+def _not_picklable(value: Any, what: str, error: BaseException, may_import: bool) -> NotPicklable:
+    found, _ = call_guarded(_find_culprit, value, error, may_import)
     path, culprit, reason = found or ([], value, error)
     where = f"{what} {describe_function(value)}" if callable(value) else what
     for step in path:
         where += step
     about = "" if culprit is value else f" ({describe(culprit)})"
-    hint = ""
-    if find_cloudpickle() is None:
-        hint = f"; lambdas, inner functions and what is defined in __main__ need the extra: pip install '{EXTRA}'"
-    return NotPicklable(where + about, describe_error(reason) + hint)
+    kind = _needs_extra(culprit) if find_cloudpickle() is None else None
+    why = describe_error(reason) if kind is None else f"{kind} need the extra: pip install '{EXTRA}'"
+    return NotPicklable(where + about, why)
 
 
-def _find_culprit(value: Any, error: BaseException) -> tuple[list[str], Any, BaseException]:
+def _needs_extra(culprit: Any) -> str | None:
+    """Return the name of its kind, if it is a function or a class that cannot be found by its name; None: it is not."""
+    if not isinstance(culprit, type | FunctionType):
+        return None
+    things = "classes" if isinstance(culprit, type) else "functions"
+    if culprit.__qualname__.endswith("<lambda>"):
+        return "lambdas"
+    if "<locals>" in culprit.__qualname__:
+        return f"{things} that are defined in functions"
+    if culprit.__module__ in _NAMES:
+        return f"{things} of a program that cannot be imported (a prompt, a notebook, python -c, a __main__.py)"
+    return None
+
+
+def _find_culprit(value: Any, error: BaseException, may_import: bool = True) -> tuple[list[str], Any, BaseException]:
     """Go down into ``value`` as long as a part of it cannot be pickled either."""
     path: list[str] = []
     seen = {id(value)}
@@ -210,7 +289,7 @@ def _find_culprit(value: Any, error: BaseException) -> tuple[list[str], Any, Bas
                 continue
             seen.add(id(part))
             tries -= 1
-            if (found := _why_not(part)) is not None:
+            if (found := _why_not(part, may_import)) is not None:
                 path.append(step)
                 value, error = part, found
                 break
@@ -219,9 +298,9 @@ def _find_culprit(value: Any, error: BaseException) -> tuple[list[str], Any, Bas
     return path, value, error
 
 
-def _why_not(value: Any) -> BaseException | None:
+def _why_not(value: Any, may_import: bool) -> BaseException | None:
     try:
-        _dumps(value, [])
+        _dumps(value, [], may_import)
     except BaseException as error:
         return error
     return None
@@ -242,7 +321,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, MethodType):
         yield from ((".__self__", value.__self__), (".__func__", value.__func__))
     elif isinstance(value, FunctionType):
-        yield from _parts_of_function(value)
+        if find_cloudpickle() is not None:  # nothing else looks into it
+            yield from _parts_of_function(value)
     elif not isinstance(value, type | ModuleType):
         yield from _parts_of_object(value)
 

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from treadle._engines.process_main import check_not_importing, place_of_program, set_place
 from treadle.errors import ProcessRefused
 
 # Processes that start processes that start processes ... do so by mistake, and there would soon be thousands.
@@ -21,8 +22,9 @@ def surroundings() -> dict[str, Any]:
     """Return what a process is to have in common with this one.
 
     Raises:
-        ProcessRefused: This one is too many levels down already.
+        ProcessRefused: This one is too many levels down already, or imports the program.
     """
+    check_not_importing()
     if _depth >= MAX_DEPTH:
         what = f"processes start processes, {MAX_DEPTH} levels deep"
         raise ProcessRefused(what, "does a module start them when it is imported?")
@@ -32,6 +34,7 @@ def surroundings() -> dict[str, Any]:
         "argv": list(getattr(sys, "argv", ())),  # there is none where Python is embedded
         "environ": environment(),
         "folder": _folder(),
+        "program": place_of_program(),
     }
 
 
@@ -101,6 +104,7 @@ def enter(around: dict[str, Any]) -> None:
             with suppress(OSError, ValueError):  # a name that no variable can be given, but that it may come with
                 os.environ[name] = value
     _go_to(around["folder"])
+    set_place(around["program"])
     # What folders held when the keeper was started. ``importlib.invalidate_caches`` would import a dozen modules first.
     sys.path_importer_cache.clear()
 

@@ -227,8 +227,9 @@ def map(
             ``max_workers``.
         engine: Not given, ``"threads"``, or for coroutine functions ``"coroutines"``, which may also be given for what
             only turns out to return something awaitable. ``"processes"``: each worker has a process of its own make its
-            calls, for work that computes. What is not in a module that can be imported there (lambdas, inner functions,
-            ``__main__``) needs ``pip install 'treadle[processes]'``. A call past ``call_timeout`` or ``grace`` is
+            calls, for work that computes. Functions of the script itself need its guard
+            (``if __name__ == "__main__":``), lambdas and inner functions need
+            ``pip install 'treadle[processes]'``. A call past ``call_timeout`` or ``grace`` is
             killed with its process, so nothing is left behind. Context variables do not travel. ``"auto"``: on
             threads, until the first calls have shown that they hold the GIL, and that processes would pay;
             ``stats.decision`` says why. An executor of ``concurrent.futures`` makes them where it makes all calls.
