@@ -20,8 +20,8 @@ from tests.places import wait_until
 from treadle._crew import lessons
 from treadle._crew.controller import START_WORKERS, Knee
 from treadle._crew.crew import Crew
-from treadle._crew.lessons import subject_of
 from treadle._crew.rounds import Lesson, Round
+from treadle._crew.subject import Subject, subject_of
 from treadle._crew.tuner import Tuner
 
 
@@ -286,11 +286,18 @@ def test_the_stats_say_how_many_and_why() -> None:
         assert run.stats.decision == f"threads; {START_WORKERS} workers, to begin with"
 
 
+def _subject(fn: Any, limiter: treadle.Limiter | None = None) -> Subject:
+    """What a run of ``fn`` with ``max_workers="auto"`` alone learns about."""
+    subject = subject_of(fn, limiter, "threads", None, None, ())
+    assert subject is not None
+    return subject
+
+
 def test_the_next_run_of_the_same_function_begins_where_the_last_one_ended() -> None:
     def call(item: int) -> int:
         return item
 
-    lessons.remember(subject_of(call, None, "threads"), Lesson(3, is_settled=True))
+    lessons.remember(_subject(call), Lesson(3, is_settled=True))
     with treadle.map(call, range(10), max_workers="auto") as run:
         assert crew_of(run).max_workers == 3
         list(run)
@@ -326,7 +333,7 @@ def test_lessons_hold_neither_function_nor_limiter() -> None:
             return item
 
     limiter, caller = treadle.Limiter(throttled=OSError), Caller()
-    lessons.remember(subject_of(caller, limiter, "threads"), Lesson(3, is_settled=True))
+    lessons.remember(_subject(caller, limiter), Lesson(3, is_settled=True))
     gone: list[weakref.ref[Any]] = [weakref.ref(limiter), weakref.ref(caller)]
     del limiter, caller
     gc.collect()
@@ -337,9 +344,9 @@ def test_lessons_hold_neither_function_nor_limiter() -> None:
 def test_lessons_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lessons, "MAX_LESSONS", 3)
     for number in range(10):
-        lessons.remember(number, Lesson(number, is_settled=True))
+        lessons.remember(Subject(number), Lesson(number, is_settled=True))
 
-    assert list(lessons._lessons) == [7, 8, 9]
+    assert [subject.key for subject in lessons._lessons] == [7, 8, 9]
 
 
 def test_what_stands_for_a_function_is_that_function() -> None:
@@ -348,7 +355,7 @@ def test_what_stands_for_a_function_is_that_function() -> None:
     def visit(node: int) -> list[int]:
         return []
 
-    lessons.remember(subject_of(visit, None, "threads"), Lesson(3, is_settled=True))
+    lessons.remember(_subject(visit), Lesson(3, is_settled=True))
     with treadle.traverse(visit, [1], max_workers="auto") as traversal:
         assert crew_of(traversal).max_workers == 3
         list(traversal)
@@ -358,7 +365,7 @@ def test_what_stands_for_a_function_is_that_function() -> None:
 
 
 def test_a_group_and_an_executor_learn_from_their_first_function() -> None:
-    lessons.remember(subject_of(abs, None, "threads"), Lesson(3, is_settled=True))
+    lessons.remember(_subject(abs), Lesson(3, is_settled=True))
     with treadle.TaskGroup(max_workers="auto") as group:
         group.submit(abs, -1)
         assert crew_of(group).max_workers == 3

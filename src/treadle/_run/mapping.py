@@ -187,8 +187,9 @@ def map(
         iterables: Advanced by one thread at a time, by default the one that consumes the results.
         max_workers: Workers at most, 32 unless given, or with processes as many as there are usable cores; started
             only as work waits for them. ``"auto"``: as many as bring something, up to 256 threads; found by measuring
-            while calls are made, and remembered, in this process, for the next run of the same function behind the
-            same limiter. The bounds below go by the number of the moment. Not for calls that wait for each other.
+            while calls are made, and remembered, in this process, for the next run of the same function, bound to the
+            same (``self``, a ``partial``'s arguments, a closure), with the same limiter and resource. The bounds below
+            go by the number of the moment. Not for calls that wait for each other.
         ordered: Deliver in input order; False delivers as calls complete.
         buffersize: Items that may wait, beyond one per worker. By default as many as there are workers (or with
             ``chunksize`` that many chunks), and more only while calls are short and what they return is small.
@@ -295,7 +296,7 @@ def start_run(
     choice = choose(settings.engine, plan, settings.name, settings.max_workers)
     course = make_course(settings, recipe.policy, plan, choice, items)
     if settings.is_tuned:
-        course.tune(Tuning(settings.engine, plan.fn, recipe.policy.limiter))
+        course.tune(Tuning(settings.engine, plan, recipe.policy.limiter))
     if choice.decider is not None:
         choice.decider.lead(course.crew, total)
     run = kind._open(course, plan.context, as_outcomes=False)

@@ -148,7 +148,7 @@ class TaskEngine:
         """Let the number of workers be found, beginning with what is known of ``fn``."""
         with self._choosing:
             if self._tuning is None and self._engine is not None and self._crew is not None:
-                self._tuning = Tuning(self._engine, fn, self._spec.policy.limiter)
+                self._tuning = Tuning(self._engine, replace(self._plan, fn=fn), self._spec.policy.limiter)
                 self._crew.tune(self._tuning.knee)
 
     def _bridge(self, fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
 from concurrent.futures import Executor
 from typing import Any
 
@@ -10,7 +9,9 @@ from treadle._core.cores import usable_cores
 from treadle._core.describe import describe
 from treadle._core.settings import RunEngine, WorkersOption, check_count
 from treadle._crew.controller import MAX_WORKERS, START_WORKERS, Knee
-from treadle._crew.lessons import recall, remember, subject_of
+from treadle._crew.lessons import recall, remember
+from treadle._crew.subject import subject_of
+from treadle._engines.engine import CallPlan
 from treadle._run.choosing import default_workers
 from treadle._sync.limiter import Limiter
 from treadle.errors import InvalidArgument
@@ -39,11 +40,11 @@ def count_workers(max_workers: WorkersOption | None, engine: RunEngine | None) -
 
 
 class Tuning:
-    """The controller for calls of ``fn``, which begins where the last one for the same ended."""
+    """The controller for calls by ``plan``, which begins where the last one for the same ended."""
 
-    def __init__(self, engine: RunEngine, fn: Callable[..., Any], limiter: Limiter | None) -> None:
+    def __init__(self, engine: RunEngine, plan: CallPlan, limiter: Limiter | None) -> None:
         self.engine = engine if isinstance(engine, str) else type(engine).__name__
-        self._subject: Hashable = subject_of(fn, limiter, self.engine)
+        self._subject = subject_of(plan.fn, limiter, engine, plan.resource, plan.initializer, plan.initargs)
         start, most = _bounds(engine)
         self.knee = Knee(start, most, usable_cores(), recall(self._subject))
 
