@@ -354,7 +354,7 @@ def test_nodes_that_cannot_be_hashed_ask_for_a_key() -> None:
     with pytest.raises(treadle.WrongType, match=r"a node must be hashable, unless key= returns what tells it"):
         list(treadle.traverse(lambda _: [], [["a"]]))
     with pytest.raises(treadle.WrongType, match=r"a node must be hashable, .* not \['b'\] \(list\)"):
-        list(treadle.traverse(lambda _: [["b"]], ["a"]))  # type: ignore[arg-type, return-value]
+        list(treadle.traverse(lambda _: [["b"]], ["a"]))  # type: ignore[list-item]
     with pytest.raises(treadle.WrongType, match=r"what key returns must be hashable, not \[\] \(list\)"):
         list(treadle.traverse(lambda _: [], ["a"], key=lambda _: []))  # type: ignore[arg-type, return-value]
 

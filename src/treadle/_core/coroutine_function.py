@@ -1,13 +1,29 @@
-"""Is what a function returns to be awaited?"""
+"""Functions that return what is to be awaited, for type checkers and at run time."""
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from functools import partial
 from inspect import iscoroutinefunction
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
 
 _PLAIN = (FunctionType, BuiltinFunctionType, MethodType, type)
+
+
+class CoroutineFunction(Protocol[P, R_co]):
+    """A function whose calls are awaited.
+
+    A protocol, not a ``Callable``: where no overload fits, mypy shows the errors of the first whose arguments look
+    alike. Any function looks like a ``Callable``, so for plain ones a coroutine function was said to be expected.
+    """
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+        """Return what is to be awaited."""
+        ...
 
 
 def is_coroutine_function(fn: Any) -> bool:

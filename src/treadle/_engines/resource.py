@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, ExitStack
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from treadle._core import register
 from treadle._core.chunk import FailedWithResource
+from treadle._core.coroutine_function import CoroutineFunction
 from treadle._core.describe import annotate, describe
 from treadle._core.option_names import suggesting
 from treadle._core.real_time import perf_counter
@@ -87,7 +88,7 @@ class Resource(Generic[R]):
     @overload
     def __init__(
         self,
-        factory: Callable[[], Coroutine[Any, Any, R]],
+        factory: CoroutineFunction[[], R],
         *,
         renew_on: RenewOn = ...,
         check: Callable[[R], object] | None = ...,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar, Unpack, overload
 
+from treadle._core.coroutine_function import CoroutineFunction
 from treadle._core.option_names import check_names, suggesting
 from treadle._core.outcome import Stats
 from treadle._run.failures import Failures, OnError, check_on_error, settled
@@ -50,7 +51,7 @@ def for_each(
 ) -> Stats: ...
 @overload
 def for_each(
-    fn: Callable[[A, Resource], Coroutine[Any, Any, object]],
+    fn: CoroutineFunction[[A, Resource], object],
     iterable: Iterable[A],
     /,
     *,

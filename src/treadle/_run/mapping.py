@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar, Unpack, overload
 
 from treadle._core.cancellation import check_cancelled
+from treadle._core.coroutine_function import CoroutineFunction
 from treadle._core.describe import describe
 from treadle._core.hedge import Hedge
 from treadle._core.option_names import suggesting
@@ -41,12 +42,10 @@ S = TypeVar("S", bound=Stream[Any])
 
 # What is to be awaited comes first: a coroutine is also what a plain function could return.
 @overload
-def map(
-    fn: Callable[[A], Coroutine[Any, Any, R]], iterable: Iterable[A], /, **options: Unpack[MapOptions]
-) -> Run[A, R]: ...
+def map(fn: CoroutineFunction[[A], R], iterable: Iterable[A], /, **options: Unpack[MapOptions]) -> Run[A, R]: ...
 @overload
 def map(
-    fn: Callable[[A, B], Coroutine[Any, Any, R]],
+    fn: CoroutineFunction[[A, B], R],
     first: Iterable[A],
     second: Iterable[B],
     /,
@@ -54,7 +53,7 @@ def map(
 ) -> Run[tuple[A, B], R]: ...
 @overload
 def map(
-    fn: Callable[[A, Resource], Coroutine[Any, Any, R]],
+    fn: CoroutineFunction[[A, Resource], R],
     iterable: Iterable[A],
     /,
     *,
@@ -63,16 +62,16 @@ def map(
 ) -> Run[A, R]: ...
 @overload
 def map(
-    fn: Callable[[A, Resource], Coroutine[Any, Any, R]],
+    fn: CoroutineFunction[[A, Resource], R],
     iterable: Iterable[A],
     /,
     *,
-    resource: Callable[[], Coroutine[Any, Any, Resource]],
+    resource: CoroutineFunction[[], Resource],
     **options: Unpack[MapOptions],
 ) -> Run[A, R]: ...
 @overload
 def map(
-    fn: Callable[[A, Resource], Coroutine[Any, Any, R]],
+    fn: CoroutineFunction[[A, Resource], R],
     iterable: Iterable[A],
     /,
     *,
@@ -81,7 +80,7 @@ def map(
 ) -> Run[A, R]: ...
 @overload
 def map(
-    fn: Callable[..., Coroutine[Any, Any, R]],
+    fn: CoroutineFunction[..., R],
     first: Iterable[Any],
     second: Iterable[Any],
     /,
@@ -91,7 +90,7 @@ def map(
 ) -> Run[Any, R]: ...
 @overload
 def map(
-    fn: Callable[..., Coroutine[Any, Any, R]],
+    fn: CoroutineFunction[..., R],
     first: Iterable[Any],
     second: Iterable[Any],
     third: Iterable[Any],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
+from treadle._core.coroutine_function import CoroutineFunction
 from treadle._core.describe import describe, show_own
 from treadle._core.option_names import suggesting
 from treadle._core.outcome import Outcome
@@ -66,7 +67,7 @@ class Pipeline(Generic[T]):
     @overload
     def map(
         self,
-        fn: Callable[[T], Coroutine[Any, Any, R]],
+        fn: CoroutineFunction[[T], R],
         /,
         *,
         on_error: Callable[[Outcome[T, R]], object] | None = None,
@@ -75,7 +76,7 @@ class Pipeline(Generic[T]):
     @overload
     def map(
         self,
-        fn: Callable[[T, Resource], Coroutine[Any, Any, R]],
+        fn: CoroutineFunction[[T, Resource], R],
         /,
         *,
         resource: Callable[[], AbstractAsyncContextManager[Resource] | AbstractContextManager[Resource]],
@@ -85,7 +86,7 @@ class Pipeline(Generic[T]):
     @overload
     def map(
         self,
-        fn: Callable[[T, Resource], Coroutine[Any, Any, R]],
+        fn: CoroutineFunction[[T, Resource], R],
         /,
         *,
         resource: Callable[[], Resource],
@@ -176,7 +177,7 @@ class Pipeline(Generic[T]):
     @overload
     def flat_map(
         self,
-        fn: Callable[[T], Coroutine[Any, Any, Iterable[R]]],
+        fn: CoroutineFunction[[T], Iterable[R]],
         /,
         *,
         on_error: Callable[[Outcome[T, Any]], object] | None = None,

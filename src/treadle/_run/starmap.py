@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
 
+from treadle._core.coroutine_function import CoroutineFunction
 from treadle._core.option_names import check_names, suggesting
 from treadle._run.mapping import iterate, never_read, start_run, total_of
 from treadle._run.options import StarmapOptions, prepare
@@ -24,7 +25,7 @@ def starmap(
 ) -> Run[tuple[*Arguments], R]: ...
 @overload
 def starmap(
-    fn: Callable[..., Coroutine[Any, Any, R]],
+    fn: CoroutineFunction[..., R],
     pairs: Iterable[Iterable[Any]],
     /,
     *,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any, Generic, TypeVar, Unpack, overload
 
 from treadle._core.chunk import Chunk
+from treadle._core.coroutine_function import CoroutineFunction
 from treadle._core.describe import describe
 from treadle._core.option_names import check_names, suggesting
 from treadle._core.settings import Settings, check_callable, check_count
@@ -74,7 +75,7 @@ class TraversalCourse(Course):
 
 @overload
 def traverse(
-    visit: Callable[[Node], Coroutine[Any, Any, Iterable[Node] | None]],
+    visit: CoroutineFunction[[Node], Iterable[Node] | None],
     roots: Iterable[Node],
     /,
     *,
@@ -85,7 +86,7 @@ def traverse(
 ) -> Traversal[Node]: ...
 @overload
 def traverse(
-    visit: Callable[[Node, Any], Coroutine[Any, Any, Iterable[Node] | None]],
+    visit: CoroutineFunction[[Node, Any], Iterable[Node] | None],
     roots: Iterable[Node],
     /,
     *,
