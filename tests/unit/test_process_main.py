@@ -117,6 +117,42 @@ def test_a_module_that_is_run(tmp_path: Path) -> None:
     assert (status, out, err) == (0, "all is well\n", "")
 
 
+@pytest.mark.usefixtures("_without_cloudpickle")
+def test_a_program_that_was_compiled(tmp_path: Path) -> None:
+    import py_compile
+
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(GUARDED))
+    py_compile.compile(str(path), str(tmp_path / "script.pyc"))
+    path.unlink()
+
+    assert finish(start([sys.executable, str(tmp_path / "script.pyc")])) == (0, "all is well\n", "")
+
+
+@pytest.mark.parametrize("extra", ["without", "with"])
+def test_in_a_process_of_multiprocessing(tmp_path: Path, extra: str, request: pytest.FixtureRequest) -> None:
+    """It has imported the program itself, so that functions and classes are of ``__mp_main__`` there."""
+    if extra == "without":
+        request.getfixturevalue("_without_cloudpickle")
+    source = """
+        import multiprocessing
+        import treadle
+        class Item:
+            pass
+        def work(item):
+            return Item() if type(item) is Item else None
+        def start():
+            (item,) = treadle.map(work, [Item()], engine="processes", max_workers=1)
+            print(type(item) is Item, __name__)
+        if __name__ == "__main__":
+            process = multiprocessing.get_context("spawn").Process(target=start)
+            process.start()
+            process.join()
+    """
+
+    assert run_it(tmp_path / "script.py", source) == (0, "True __mp_main__\n", "")
+
+
 def test_with_cloudpickle_everything_is_the_same(tmp_path: Path) -> None:
     assert run_it(tmp_path / "script.py", GUARDED) == (0, "all is well\n", "")
 
