@@ -107,6 +107,30 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "no workers": (lambda: lib.map(double, [1], max_workers=0), "max_workers must be at least 1, not 0"),
     "workers as text": (lambda: lib.map(double, [1], max_workers="4"), "or 'auto', not '4'; write max_workers=4"),
     "workers as a float": (lambda: lib.map(double, [1], max_workers=2.0), "must be a whole number, not 2.0; write 2"),
+    "seconds as text": (lambda: lib.map(double, [1], timeout="1.5"), "a number of seconds, not '1.5'; write 1.5"),
+    "a rate as text": (
+        lambda: lib.Limiter("10"),
+        "max_per_second must be a number of calls a second, not '10'; write 10",
+    ),
+    "a count as text": (lambda: lib.Channel("3"), "maxsize must be a whole number, not '3'; write 3"),
+    "a word for a number": (lambda: lib.map(double, [1], timeout="soon"), "a number of seconds, not 'soon'"),
+    "a word for the order": (lambda: lib.map(double, [1], ordered="no"), "ordered must be True or False, not 'no'"),
+    "one initarg without its tuple": (
+        lambda: lib.map(double, [1], initializer=print, initargs="abc"),
+        "initargs must be a tuple of arguments, not 'abc'; write initargs=('abc',)",
+    ),
+    "an initarg of an executor": (
+        lambda: lib.PoolExecutor(initializer=print, initargs=3),
+        "initargs must be a tuple of arguments, not 3; write initargs=(3,)",
+    ),
+    "a coroutine function for threads": (
+        lambda: lib.map(asyncio.sleep, [1], engine="threads"),
+        "a plain function where engine='threads', not the coroutine function sleep; without engine= it is awaited",
+    ),
+    "items that starmap cannot spread": (
+        lambda: list(lib.starmap(lambda a: a, [1])),
+        "<lambda> takes (a); starmap spreads each item over these, so it must be a tuple of arguments",
+    ),
     "half a worker": (lambda: lib.map(double, [1], max_workers=2.5), "max_workers must be a whole number, not 2.5"),
     "a word for the engine": (lambda: lib.map(double, [1], engine="process"), "did you mean 'processes'?"),
     "a word for the intake": (lambda: lib.map(double, [1], intake="threads"), "did you mean 'thread'?"),
@@ -114,7 +138,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "a word that is none": (lambda: lib.map(double, [1], intake=3), "intake must be 'caller' or 'thread', not 3"),
     "one argument too few": (
         lambda: list(lib.map(lambda a, b: a, [1, 2])),
-        "<lambda> takes (a, b), and got one argument, the item; a second iterable brings a second argument, functools",
+        "<lambda> takes (a, b), and got one argument, the item; map takes a second iterable for a second argument, f",
     ),
     "tuples that are not spread": (
         lambda: list(lib.map(lambda a, b: a, [(2, 3)])),
@@ -134,7 +158,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a parameter too many for traverse": (
         lambda: list(lib.traverse(lambda a, b: [], [1])),
-        "<lambda> takes (a, b), and got one argument, the item; a second",
+        "<lambda> takes (a, b), and got one argument, the item; map takes a second iterable",
     ),
     "an option for submit": (
         submit_an_option,

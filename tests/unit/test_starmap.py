@@ -51,7 +51,10 @@ def test_what_cannot_be_spread_is_the_failure_of_that_item() -> None:
     with pytest.raises(TypeError, match="after \\* must be an iterable, not int") as caught:
         list(treadle.starmap(join, pairs))
 
-    assert caught.value.__notes__ == ["treadle: item 1 of run 'join': 5"]
+    assert caught.value.__notes__ == [
+        "treadle: item 1 of run 'join': 5",
+        "treadle: join takes (*parts); starmap spreads each item over these, so it must be a tuple of arguments",
+    ]
 
 
 def test_the_resource_comes_last() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter, Signature, signature, unwrap
 from typing import Any
 
@@ -23,8 +23,12 @@ def explain_item(error: BaseException, fn: Callable[..., Any], item: Any, is_spr
     """
     taken = _taken_by(fn, error)
     is_tuple = isinstance(item, tuple | list)
-    if taken is None or (is_spread and not is_tuple):
+    if taken is None:
         return ""
+    if is_spread and not is_tuple:
+        if isinstance(item, Iterable):
+            return ""
+        return f"{_describe(fn, taken)}; starmap spreads each item over these, so it must be a tuple of arguments"
     args: Sequence[Any] = item if is_spread else (item,)
     last = (None,) if has_resource else ()
     if _fits(taken, (*args, *last)):
@@ -36,7 +40,7 @@ def explain_item(error: BaseException, fn: Callable[..., Any], item: Any, is_spr
         return f"{says}, and got the parts of the item, one by one"
     if is_tuple and _fits(taken, (*item, *last)):
         return f"{says}, and got one argument, the item; treadle.starmap spreads it over the parameters"
-    more = "a second iterable brings a second argument, functools.partial sets others"
+    more = "map takes a second iterable for a second argument, functools.partial sets others"
     return f"{says}, and got one argument, the item; {more}"
 
 

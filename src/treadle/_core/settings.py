@@ -57,6 +57,8 @@ class Settings:
         if self.timeout is not None:
             check_seconds("timeout", self.timeout)
         check_seconds("grace", self.grace)
+        if not isinstance(self.ordered, bool):
+            raise WrongType("ordered", describe(self.ordered), "True or False")
         if self.intake not in ("caller", "thread"):
             raise not_among("intake", self.intake, ("caller", "thread"))
         if not isinstance(self.name, str):
@@ -96,8 +98,7 @@ def check_callable(name: str, thing: object) -> None:
 def check_count(name: str, given: Any, least: int) -> None:
     """Raise unless ``given`` is a whole number of at least ``least``."""
     if isinstance(given, bool) or not isinstance(given, int):
-        is_whole = isinstance(given, float) and given.is_integer()
-        raise WrongType(name, describe(given), "a whole number", f"write {int(given)}" if is_whole else "")
+        raise WrongType(name, describe(given), "a whole number", _write_number(given, int))
     if given < least:
         raise InvalidArgument(name, str(given), f"at least {least}")
 
@@ -105,7 +106,39 @@ def check_count(name: str, given: Any, least: int) -> None:
 def check_seconds(name: str, given: Any) -> None:
     """Raise unless ``given`` is a number of seconds, 0 or more."""
     if isinstance(given, bool) or not isinstance(given, int | float):
-        hint = "give its total_seconds()" if hasattr(given, "total_seconds") else ""
+        hint = "give its total_seconds()" if hasattr(given, "total_seconds") else _write_number(given, float)
         raise WrongType(name, describe(given), "a number of seconds", hint)
     if not 0 <= given < 1e300 and given != math.inf:  # also refuses NaN, and what is no float
         raise InvalidArgument(name, describe(given), "0 seconds or more")
+
+
+def check_rate(name: str, given: Any) -> None:
+    """Raise unless ``given`` is a number of calls a second that has a time between them."""
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise WrongType(name, describe(given), "a number of calls a second", _write_number(given, float))
+    if not 1e-300 < given < 1e300:  # also refuses NaN
+        raise InvalidArgument(name, str(given), "a finite number above 0")
+
+
+def _write_number(given: Any, kind: type[float]) -> str:
+    """Return what to write instead of something that stands for a number of that ``kind``; empty: nothing."""
+    if type(given) not in (str, float):
+        return ""
+    try:
+        number = float(given)
+    except ValueError:
+        return ""
+    if number.is_integer():
+        return f"write {int(number)}"
+    return f"write {number!r}" if kind is float and math.isfinite(number) else ""
+
+
+def as_initargs(given: Any) -> tuple[Any, ...]:
+    """Return what an initializer is called with.
+
+    Raises:
+        WrongType: It is no tuple of arguments, but one of them: a text would be taken apart.
+    """
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise WrongType("initargs", describe(given), "a tuple of arguments", f"write initargs=({describe(given)},)")
+    return tuple(given)

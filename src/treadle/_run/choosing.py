@@ -96,7 +96,7 @@ def engine_for(engine: RunEngine | None, fn: Callable[..., Any], role: str) -> R
     if engine in (None, "auto", "coroutines"):
         return "coroutines"
     what = f"the coroutine function {describe_function(fn)}"
-    raise WrongType(role, what, f"a plain function where engine={engine!r}; without that, it is awaited")
+    raise WrongType(role, what, f"a plain function where engine={engine!r}", "without engine= it is awaited")
 
 
 def choose_engine(engine: RunEngine, plan: CallPlan, name: str, max_workers: int) -> EngineChoice:

@@ -15,7 +15,7 @@ from treadle._core.hedge import Hedge
 from treadle._core.option_names import suggesting
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
-from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineOption, WorkersOption, check_callable
+from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineOption, WorkersOption, as_initargs, check_callable
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
 from treadle._crew.policy import Policy
@@ -146,7 +146,7 @@ class PoolExecutor(ThreadPoolExecutor):
             TaskSpec(
                 *("executor", name, workers, policy, PoolClosed),
                 initializer=initializer,
-                initargs=tuple(initargs),
+                initargs=as_initargs(initargs),
                 resource=as_resource(resource, retry),
                 idle_seconds=IDLE_SECONDS,
                 prefix=f"{thread_name_prefix}_" if thread_name_prefix else None,

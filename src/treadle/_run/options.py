@@ -17,6 +17,7 @@ from treadle._core.settings import (
     RunEngine,
     Settings,
     WorkersOption,
+    as_initargs,
     check_callable,
 )
 from treadle._crew.policy import Policy
@@ -133,7 +134,7 @@ def prepare(
         *(call_timeout, retry, limiter, hedge, settings.grace, settings.max_abandoned), spares=spares(resource)
     )
     plan = CallPlan(
-        *(fn, copy_context(), spread, initializer, tuple(initargs), as_resource(resource, retry)),
+        *(fn, copy_context(), spread, initializer, as_initargs(initargs), as_resource(resource, retry)),
         max_tasks_per_child=max_tasks_per_child,
         chunksize=chunksize,
     )

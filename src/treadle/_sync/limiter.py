@@ -13,7 +13,7 @@ from treadle._core import clock
 from treadle._core.cancellation import check_cancelled, here
 from treadle._core.describe import describe
 from treadle._core.option_names import suggesting
-from treadle._core.settings import check_count, check_seconds
+from treadle._core.settings import check_count, check_rate, check_seconds
 from treadle._core.tell import tell
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
@@ -30,7 +30,7 @@ from treadle._sync.places import stand_in_line as _stand_in_line
 from treadle._sync.places import wake_first as _wake_first
 from treadle._sync.raw import refuse_to_wait
 from treadle._sync.schedule import Schedule, is_machine_time
-from treadle.errors import InvalidArgument, WrongType
+from treadle.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from treadle._sync.loop_parker import LoopParker
@@ -108,7 +108,7 @@ class Limiter:
     ) -> None:
         check_count("burst", burst, least=1)
         if max_per_second is not None:
-            _check_rate(max_per_second)
+            check_rate("max_per_second", max_per_second)
         elif burst != 1:
             raise InvalidArgument("burst", str(burst), "1 where max_per_second is not given")
         if max_concurrent is not None:
@@ -457,11 +457,3 @@ class Limiter:
         for lender in lenders:
             if lender.can_be_lent():
                 _wake_first(lender.wanted_by)
-
-
-def _check_rate(given: Any) -> None:
-    """Raise unless ``given`` is a number of calls a second that has a time between them."""
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        raise WrongType("max_per_second", describe(given), "a number of calls a second")
-    if not 1e-300 < given < 1e300:  # also refuses NaN
-        raise InvalidArgument("max_per_second", str(given), "a finite number above 0")
