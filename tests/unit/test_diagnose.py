@@ -146,6 +146,32 @@ def test_what_is_to_be_expected_of_one_worker_more(
     assert expected == pytest.approx(gains, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("measures", "rates", "says"),
+    [
+        (COMPUTES, {}, "4 threads are about 4.0 times as fast as one"),
+        (COMPUTES, {("threads", 1): 100.0, ("threads", 4): 360.0}, "4 threads are about 4.0 times as fast as one"),
+        (
+            COMPUTES,
+            {("threads", 1): 100.0, ("threads", 4): 160.0},
+            "4 threads came 1.6 times as far in these few calls, and should be about 4.0 times as fast as one",
+        ),
+        (HOLDS, {("threads", 1): 100.0, ("processes", 4): 380.0}, "each are about 4.0 times as fast"),
+        (
+            HOLDS,
+            {("threads", 1): 100.0, ("processes", 4): 120.0},
+            "each came 1.2 times as far in these few calls, and should be about 4.0 times as fast",
+        ),
+        (WAITS, {("threads", 1): 100.0, ("threads", 64): 3200.0}, "32 threads are about 32.0 times as fast as one"),
+    ],
+)
+def test_why_agrees_with_the_table(measures: dict[str, Any], rates: dict[tuple[str, int], float], says: str) -> None:
+    """What follows from cores and GIL is the advice, and what was measured is not passed over in silence."""
+    found = findings(**measures, rates=rates)
+
+    assert give_verdict(found, speeds_of(found)).why.endswith(says)
+
+
 def test_what_is_expected_goes_on_from_what_was_measured() -> None:
     """Half as fast as it should be with two threads is half as fast as it should be with eight."""
     found = findings(**WAITS, rates={("threads", 1): 100.0, ("threads", 2): 190.0, ("threads", 4): 190.0 * 1.5})
