@@ -12,6 +12,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -170,6 +171,24 @@ def test_why_agrees_with_the_table(measures: dict[str, Any], rates: dict[tuple[s
     found = findings(**measures, rates=rates)
 
     assert give_verdict(found, speeds_of(found)).why.endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("held", "computing", "kind", "misses"),
+    [
+        (0.03, 0.98, "holds the GIL", True),
+        (0.97, 0.98, "holds the GIL", False),
+        (0.03, 0.98, "computes without the GIL", False),
+        (None, 0.98, "holds the GIL", False),
+    ],
+)
+def test_a_gil_that_is_said_to_be_held_was_seen_held_or_it_is_said_why_not(
+    held: float | None, computing: float, kind: Any, misses: bool
+) -> None:
+    """Calls of sqlite let go of it at each row: who knocks finds it free, and two at once come no further."""
+    found = replace(treadle.diagnose(abs, [1], seconds=0.1), held=held, computing=computing, kind=kind)
+
+    assert ("which misses how often calls let go" in found.shares()) is misses
 
 
 def test_what_is_expected_goes_on_from_what_was_measured() -> None:

@@ -15,6 +15,9 @@ DiagnosedEngine = Literal["loop", "threads", "processes", "coroutines"]
 # Who waits for so much of the time and computes for the rest is said to do both.
 MIXED_SHARE = 0.3
 
+# Where the GIL was seen held for less than this of the time in which calls compute, two at once have shown that it is.
+SEEN_SHARE = 0.5
+
 _KINDS: dict[DiagnosedKind, str] = {
     "tiny": "its calls are tiny",
     "waits": "it waits",
@@ -146,6 +149,8 @@ class Diagnosis:
         """Return in a sentence what a call does with its time."""
         took = "No call ended" if self.call_seconds is None else f"A call takes {shown_seconds(self.call_seconds)}"
         held = "" if self.held is None else f"; the GIL was held {self.held:.0%} of it"
+        if self.kind == "holds the GIL" and self.held is not None and self.held < SEEN_SHARE * self.computing:
+            held += ", which misses how often calls let go of it and come back"
         return f"{took}: it waits {self.waiting:.0%} of its time and computes {self.computing:.0%}{held}"
 
     def sample(self) -> str:
