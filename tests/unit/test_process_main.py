@@ -233,6 +233,23 @@ def test_a_program_whose_import_fails_fails_the_run_and_not_the_program(tmp_path
 
 
 @pytest.mark.usefixtures("_without_cloudpickle")
+def test_an_import_that_failed_is_not_tried_again_and_its_notes_do_not_pile_up(tmp_path: Path) -> None:
+    source = """
+        import treadle
+        class Item:
+            pass
+        if __name__ == "__main__":
+            outcomes = treadle.map(str, [Item(), Item(), Item()], engine="processes", max_workers=1).outcomes()
+            print({(len(outcome.error.__notes__), str(outcome.error)) for outcome in outcomes})
+        else:
+            print("imported")
+            raise OSError("no such thing")
+    """
+
+    assert run_it(tmp_path / "script.py", source) == (0, "{(3, 'no such thing')}\n", "imported\n")
+
+
+@pytest.mark.usefixtures("_without_cloudpickle")
 def test_what_stands_below_the_guard_is_not_found_and_the_error_says_so(tmp_path: Path) -> None:
     source = """
         import treadle

@@ -146,7 +146,7 @@ def _own_name(fn: Any) -> Any:
 
 
 def annotate(error: BaseException, text: str) -> None:
-    """Put ``text`` on ``error`` as a note; one that names an item takes the place of one of the same run.
+    """Put ``text`` on ``error`` as a note, once; one that names an item takes the place of one of the same run.
 
     A function may raise the same exception object for many items; it then names the last one, and its
     notes do not pile up. An error that passes through several runs is named by each. One that refuses notes has none.
@@ -158,6 +158,8 @@ def _annotate(error: BaseException, note: str) -> None:
     notes: object = getattr(error, "__notes__", None)
     if isinstance(notes, list) and (of := _numbered(note)):
         notes[:] = [other for other in notes if _numbered(str(other)) != of]
+    elif isinstance(notes, list) and any(type(other) is str and other == note for other in notes):
+        return
     error.add_note(note)
 
 
