@@ -16,6 +16,7 @@
     ├── CallCancelled                   the call was running when its run ended
     ├── CallNotStarted                  the run ended before the call began
     ├── Deadlock         (RuntimeError) what was waited for would never have come
+    ├── PatchedTooLate   (RuntimeError) gevent or eventlet has replaced threads after Treadle was imported
     ├── BlocksEventLoop  (RuntimeError) a coroutine was about to wait without awaiting
     ├── NotPicklable     (TypeError)    what was to go to another process, or come back, cannot
     ├── ProcessRefused   (RuntimeError) processes were to be started where that would never end
@@ -48,6 +49,7 @@ __all__ = [
     "MissingExtra",
     "NotHeld",
     "NotPicklable",
+    "PatchedTooLate",
     "PeriodicStopped",
     "PipelineClosed",
     "PoolClosed",
@@ -288,6 +290,25 @@ class Deadlock(TreadleError, RuntimeError):
 
     def __str__(self) -> str:
         return "\n".join((self.reason, *self.threads))
+
+
+class PatchedTooLate(TreadleError, RuntimeError):
+    """gevent or eventlet has replaced threads by greenlets after Treadle was imported, which knows only the old ones.
+
+    Args:
+        library: Which of them.
+    """
+
+    def __init__(self, library: str) -> None:
+        super().__init__(library)
+        self.library = library
+
+    def __str__(self) -> str:
+        patch = {"gevent": "gevent.monkey.patch_all()", "eventlet": "eventlet.monkey_patch()"}
+        return (
+            f"{self.library} has replaced threads after Treadle was imported, which would take all greenlets for one "
+            f"thread; call {patch.get(self.library, 'what replaces them')} first, before anything else is imported"
+        )
 
 
 class BlocksEventLoop(TreadleError, RuntimeError):

@@ -77,6 +77,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_programs_of_a_page_run_and_print_what_stands_below_them(page: str, folder: Path) -> None:
     """In one file, one after the other, as they stand, so that whoever copies them gets the same."""
+    if page == "docs/gevent.md":
+        pytest.importorskip("gevent")
     programs = programs_of(page)
     source = "".join(f"if __name__ == '__main__': print({MARK!r})\n{program}" for program, _ in programs)
     (folder / "page.py").write_text(source, encoding="utf-8")

@@ -35,6 +35,7 @@ def all_errors() -> list[BaseException]:
         errors.NotHeld("Lock made at here", "after its block"),
         errors.CallCancelled("fetch", 3),
         errors.CallNotStarted("fetch", 3),
+        errors.PatchedTooLate("gevent"),
         errors.BlocksEventLoop("treadle.sleep()", "`await asyncio.sleep()`"),
         errors.Deadlock("two threads wait for each other", ("one", "two")),
         errors.NotPicklable("the argument[0]", "TypeError: cannot pickle '_thread.lock' object"),

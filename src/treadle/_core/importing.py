@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+import threading
 from collections.abc import Iterator
-from threading import get_ident
 from types import FrameType
 from typing import Any
 
@@ -46,7 +46,7 @@ def look_seconds() -> float:
 def receiving() -> Iterator[None]:
     """Say, while the block runs, that this thread takes out of its pickle what its process was sent."""
     global _receiver
-    _receiver = get_ident()
+    _receiver = threading.get_ident()
     try:
         yield
     finally:
@@ -59,7 +59,7 @@ def check_not_receiving() -> None:
     Raises:
         ProcessRefused: This thread imports what its process was sent; those would import it as well, and so on.
     """
-    if _receiver == get_ident():
+    if _receiver == threading.get_ident():
         name = module_being_imported()
         what = "the program" if name is None else f"module {name!r}"
         instead = "move that into a function, or below `if __name__ == '__main__':`"
@@ -78,7 +78,7 @@ def let_imports_end(seconds: float) -> None:
 
 
 def _anybody_imports() -> bool:
-    me = get_ident()
+    me = threading.get_ident()
     frames = [frame for ident, frame in sys._current_frames().items() if ident != me]
     return any(frame.f_code.co_filename.startswith("<frozen importlib") for frame in frames)
 

@@ -10,6 +10,7 @@ from collections import deque
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, count_of
 from treadle._core.gil import is_gil_enabled
+from treadle._core.greenlets import check_patched_first
 from treadle._core.real_time import perf_counter
 from treadle._core.tell import tell
 from treadle._crew.account import Account
@@ -67,6 +68,7 @@ class Muster:
     """
 
     def __init__(self, name: str, max_workers: int, sizer: ChunkSizer, account: Account, room: Room) -> None:
+        check_patched_first()
         # Reentrant only so that a finalizer or a handler can tell that its own thread has it: see ``is_mine``.
         self.lock = threading.RLock()
         self.sizer = sizer

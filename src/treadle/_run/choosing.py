@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from treadle._core.cores import usable_cores
 from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import describe_function
+from treadle._core.greenlets import ARE_THREADS_GREENLETS
 from treadle._core.importing import check_not_receiving
 from treadle._core.settings import DEFAULT_MAX_WORKERS, EngineName, RunEngine, check_count, not_among
 from treadle._crew.chunking import BY_AN_EXECUTOR, IN_PROCESSES, ON_A_LOOP, ON_THREADS, Pace
@@ -25,6 +26,9 @@ from treadle.errors import InvalidArgument, WrongType
 if TYPE_CHECKING:
     from treadle._crew.crew import Crew
     from treadle._crew.decider import Decider
+
+# There, asyncio takes all greenlets for one thread, on which one loop can run at a time.
+UNDER_GREENLETS = "under gevent or eventlet"
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
@@ -62,12 +66,16 @@ def check_engine(engine: RunEngine | None, max_tasks_per_child: int | None, may_
             raise InvalidArgument(
                 "max_tasks_per_child", str(max_tasks_per_child), "None where engine is not 'processes'"
             )
+    if engine == "coroutines" and ARE_THREADS_GREENLETS:
+        raise InvalidArgument("engine", "'coroutines'", f"'threads' {UNDER_GREENLETS}")
     if engine == "processes" and not _has_processes():
-        raise InvalidArgument("engine", "'processes'", "'threads' on this system, which has no fork server")
+        where = UNDER_GREENLETS if ARE_THREADS_GREENLETS else "on this system, which has no fork server"
+        raise InvalidArgument("engine", "'processes'", f"'threads' {where}")
 
 
 def _has_processes() -> bool:
-    return hasattr(os, "fork")
+    # The sockets of greenlets do not block, and neither does the end that a process gets, which is to wait there.
+    return hasattr(os, "fork") and not ARE_THREADS_GREENLETS
 
 
 def default_workers(engine: RunEngine | None) -> int:
@@ -93,6 +101,8 @@ def engine_for(engine: RunEngine | None, fn: Callable[..., Any], role: str) -> R
         raise WrongType(role, what, "a function that returns what it comes to")
     if not is_coroutine_function(fn):
         return engine or "threads"
+    if ARE_THREADS_GREENLETS:
+        raise WrongType(role, f"the coroutine function {describe_function(fn)}", f"a plain function {UNDER_GREENLETS}")
     if engine in (None, "auto", "coroutines"):
         return "coroutines"
     what = f"the coroutine function {describe_function(fn)}"

@@ -10,6 +10,7 @@ from typing import Generic, Literal, NamedTuple, Self, TypeVar
 from treadle._core import register
 from treadle._core.cancellation import check_cancelled, here
 from treadle._core.describe import describe
+from treadle._core.greenlets import check_patched_first
 from treadle._core.option_names import suggesting
 from treadle._core.settings import check_count, check_seconds
 from treadle._sync.line import NOTHING_YET, Line, Nothing
@@ -80,6 +81,7 @@ class Channel(Shared, Generic[T]):
         self._name = name
         self._end: _End | None = None
         self._start_empty()
+        check_patched_first()
         register.enroll_for_fork(self)
 
     def _start_empty(self) -> None:

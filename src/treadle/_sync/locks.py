@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import threading
+from collections.abc import Callable
 from types import TracebackType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from treadle._core import clock
 from treadle._core.describe import describe
+from treadle._core.greenlets import check_patched_first
 from treadle._core.option_names import suggesting
 from treadle._core.real_time import sleep
 from treadle._core.stacks import place_of_caller
@@ -17,7 +18,7 @@ from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._sync import cancelling
 from treadle._sync.circle import gone, name_of, taken_twice
 from treadle._sync.parker import Parker
-from treadle._sync.raw import owner_and_count
+from treadle._sync.raw import make_rlock, owner_and_count
 from treadle._sync.shared import Shared
 from treadle._sync.wait_graph import GOES_ON, Needs, Wait, is_gone
 from treadle.errors import Deadlock, InvalidArgument, WrongType
@@ -63,13 +64,14 @@ class _OwnedLock(Shared):
     def __init__(self, name: str | None = None) -> None:
         if name is not None and not isinstance(name, str):
             raise WrongType("name", describe(name), "a string")
+        check_patched_first()
         self._name = name
         self._made_at = place_of_caller()
         self._renew()
 
     def _renew(self) -> None:
-        self._raw = _thread.RLock()
-        self._try = self._raw.acquire
+        self._raw: Any = make_rlock()
+        self._try: Callable[..., bool] = self._raw.acquire
         self._release = self._raw.release
         self._line: list[_Waiter] = []
 
@@ -146,7 +148,8 @@ class _OwnedLock(Shared):
     # What threading.Condition asks
 
     def _is_owned(self) -> bool:
-        return self._raw._is_owned()  # type: ignore[attr-defined, no-any-return]
+        is_owned: bool = self._raw._is_owned()
+        return is_owned
 
     def _release_save(self) -> int:
         """Give it back altogether, and return how often this thread had taken it."""
@@ -387,5 +390,6 @@ class Lock(_OwnedLock):
 
     def _wait(self, timeout: float | None, is_cancellable: bool = True) -> bool:
         if timeout is None and self._is_owned():
+            check_patched_first()  # made before: then it may be another greenlet's
             raise taken_twice(self.describe(), self.instead)
         return super()._wait(timeout, is_cancellable)

@@ -7,6 +7,7 @@ import threading
 from typing import Protocol
 
 from treadle._core import clock
+from treadle._core.greenlets import check_patched_first
 
 WATCHFUL_SECONDS = 0.05
 
@@ -27,6 +28,7 @@ class Parker:
     __slots__ = ("_permit",)
 
     def __init__(self) -> None:
+        check_patched_first()
         self._permit = threading.Lock()  # locked: no wake-up is kept
         self._permit.acquire()
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import _thread
 import re
+import threading
 from typing import Any
 
+from treadle._core.greenlets import ARE_THREADS_GREENLETS
 from treadle.errors import Deadlock
 
 _STATE = re.compile(r"owner=(\d+) count=(\d+)")
+
+
+def make_rlock() -> Any:
+    """Return a new RLock that tells threads apart as ``threading`` does, be they greenlets."""
+    return threading.RLock() if ARE_THREADS_GREENLETS else _thread.RLock()
 
 
 def is_mine(lock: Any) -> bool:
@@ -34,11 +41,13 @@ def refuse_to_wait(lock: Any, what: str) -> None:
         )
 
 
-def owner_and_count(lock: _thread.RLock) -> tuple[int, int]:
-    """Return the thread that holds a ``_thread.RLock`` (0: none), and how often it has taken it.
+def owner_and_count(lock: Any) -> tuple[int, int]:
+    """Return the thread that holds such an RLock (0: none), and how often it has taken it.
 
-    Its repr() is the only way to ask it for another thread than our own.
+    Where it is the interpreter's, its repr() is the only way to ask it for another thread than our own.
     """
+    if ARE_THREADS_GREENLETS:  # it is written in Python
+        return lock._owner or 0, lock._count
     found = _STATE.search(_thread.RLock.__repr__(lock))
     assert found is not None
     return int(found[1]), int(found[2])

@@ -24,7 +24,6 @@ found in a circle was in it: there, and only there, the report comes in vain.
 
 from __future__ import annotations
 
-import _thread
 import os
 import sys
 import threading
@@ -34,10 +33,12 @@ from types import TracebackType
 from typing import ClassVar, Protocol, Self, TypeAlias
 
 from treadle._core.cancellation import current_scope
+from treadle._core.greenlets import ARE_THREADS_GREENLETS
 from treadle._core.importing import import_waited_for
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._sync.circle import told
 from treadle._sync.parker import Parker
+from treadle._sync.raw import make_rlock
 
 # ``any``: one of these threads that is stuck is enough to be stuck. ``all``: any of them that goes on is a help.
 Needs: TypeAlias = tuple[Callable[[Iterable[bool]], bool], Sequence[int]]
@@ -62,7 +63,7 @@ class Awaited(Protocol):
 
 # Reentrant: a signal handler, or a finalizer that a garbage collection runs, may come upon us in the middle of
 # it, and wait for a lock in its turn. It then lends ``_lock`` out (see ``Wait``), and we look again.
-_lock = _thread.RLock()  # protects the publication of waits; they are taken back without it
+_lock = make_rlock()  # protects the publication of waits; they are taken back without it
 _waits: dict[int, Wait] = {}  # by thread
 # Of threads that wait for another to import something, which Python knows of; as they were when last looked at.
 _import_waits: dict[int, Wait] = {}
@@ -87,7 +88,7 @@ class Wait:
     ) -> None:
         self.awaited = awaited
         self.parker = parker
-        self.ident = _thread.get_ident()
+        self.ident = threading.get_ident()
         self.is_told = False  # of: a deadlock that it is in, and stays in
         self._is_endless = timeout is None
         self._scope = current_scope() if is_cancellable else None
@@ -98,9 +99,9 @@ class Wait:
         global _lendings
         if not _is_hooked:
             _hook()
-        if _lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
+        if _lock._is_owned():  # as threading.Condition asks it
             _lendings += 1
-            self._lent = _lock._release_save()  # type: ignore[attr-defined]
+            self._lent = _lock._release_save()
         self._outer = _waits.get(self.ident)  # what a signal handler or a finalizer, which now waits, has interrupted
         return self
 
@@ -115,7 +116,7 @@ class Wait:
             raise
         finally:
             if self._lent is not None:
-                _lock._acquire_restore(self._lent)  # type: ignore[attr-defined]
+                _lock._acquire_restore(self._lent)
 
     def ends(self) -> bool:
         """Tell whether it will end whatever others do: it was cancelled."""
@@ -229,6 +230,8 @@ def hangs(ident: int) -> bool:
 
 def is_gone(ident: int) -> bool:
     """Tell whether there is no such thread any more."""
+    if ARE_THREADS_GREENLETS:  # there is no list of those
+        return False
     # Threads of C code are not on the list, but show up here while they run Python code.
     return ident not in threading._active and ident not in sys._current_frames()  # type: ignore[attr-defined]
 
@@ -244,8 +247,8 @@ def _hook() -> None:
 def _forget_others() -> None:
     """Forget, in a forked child, the threads that it does not have."""
     global _lock
-    _lock = _thread.RLock()
-    me = _thread.get_ident()
+    _lock = make_rlock()
+    me = threading.get_ident()
     _import_waits.clear()
     for ident in list(_waits):
         if ident != me:

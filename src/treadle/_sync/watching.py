@@ -17,7 +17,7 @@ from treadle._core.tell import tell
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import call_guarded
 from treadle._sync.circle import told
-from treadle._sync.raw import owner_and_count
+from treadle._sync.raw import make_rlock, owner_and_count
 from treadle._sync.wait_graph import GOES_ON, Needs, Wait
 from treadle.errors import Deadlock
 
@@ -114,7 +114,7 @@ def _change(watch: _Watch, is_opened: bool) -> None:
         _open = (*others, watch) if is_opened else others
 
 
-_RawRLock: Any = _thread.RLock
+_RawRLock: Any = type(make_rlock())
 
 
 class _Watched:
@@ -128,14 +128,14 @@ class _Watched:
 
     def holders(self) -> Needs:
         """Return the thread that holds it, if it is not a signal."""
-        owner = self._owner()
+        owner = self._holder()
         return (any, (owner,)) if owner else GOES_ON
 
     def describe(self) -> str:
         """Return what it is, and where it was made."""
         return f"{self.kind} made at {self._made_at}"
 
-    def _owner(self) -> int:
+    def _holder(self) -> int:
         raise NotImplementedError
 
     def _wait(self, block: Callable[[], bool]) -> bool:
@@ -177,14 +177,14 @@ class WatchedLock(_Watched):
         else:
             is_had = self._raw.acquire(blocking, timeout)
         if is_had:
-            self._taker = _thread.get_ident()
+            self._taker = threading.get_ident()
         return is_had
 
     @starts_uninterrupted
     def release(self) -> None:
         """As ``threading.Lock``: any thread may."""
         try:
-            if self._taker != _thread.get_ident():
+            if self._taker != threading.get_ident():
                 self._is_signal = True
             self._taker = 0  # first: nobody is ever taken for the holder who is not
         finally:
@@ -207,7 +207,7 @@ class WatchedLock(_Watched):
         self._raw = _thread.allocate_lock()
         self._taker = 0
 
-    def _owner(self) -> int:
+    def _holder(self) -> int:
         return 0 if self._is_signal else self._taker
 
 
@@ -219,9 +219,10 @@ class WatchedRLock(_Watched, _RawRLock):  # type: ignore[misc]  # typeshed has i
 
     def __new__(cls) -> Any:
         """Return a plain lock where nobody watches, and for ourselves."""
-        return super().__new__(cls) if _open and not is_called_by_us() else _thread.RLock()
+        return super().__new__(cls) if _open and not is_called_by_us() else _RawRLock()
 
     def __init__(self) -> None:
+        super().__init__()
         self._made_at = place_of_caller()
         self._watches = _open
 
@@ -239,7 +240,7 @@ class WatchedRLock(_Watched, _RawRLock):  # type: ignore[misc]  # typeshed has i
         for _ in range(state[0]):
             self.acquire()
 
-    def _owner(self) -> int:
+    def _holder(self) -> int:
         return owner_and_count(self)[0]
 
 
