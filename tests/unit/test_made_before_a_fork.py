@@ -12,9 +12,18 @@ from tests.programs import finish, start_program
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
 PREAMBLE = """
-import asyncio, os, sys, threading, time, warnings
+import asyncio, concurrent.futures, gc, os, sys, threading, time, warnings
 import treadle
 warnings.simplefilter("ignore")
+def hold(lock):
+    "Have another thread hold ``lock`` for good."
+    is_held = threading.Event()
+    def work():
+        with lock:
+            is_held.set()
+            threading.Event().wait()
+    threading.Thread(target=work, daemon=True).start()
+    is_held.wait()
 def in_child(*calls):
     "Make calls in a forked child, and print what they come to."
     if (child := os.fork()) == 0:
@@ -191,3 +200,175 @@ def test_a_resource_whose_lock_a_thread_of_the_parents_holds() -> None:
     """)
 
     assert lines == ["[8]"]
+
+
+def test_an_executor_that_was_shut_down_while_another_thread_looks_at_it() -> None:
+    """It is on no register of what lives any more; its locks have to be made anew all the same."""
+    lines = lines_of_child("""
+        pool = treadle.PoolExecutor(1)
+        pool.submit(abs, -1).result()
+        pool.shutdown()
+        hold(pool._book._counting), hold(pool._book.crew.lock)
+        in_child(lambda: pool.stats.succeeded, pool.shutdown)
+    """)
+
+    assert lines == ["1", "None"]
+
+
+def test_an_executor_in_use_at_every_step_of_which_another_thread_is() -> None:
+    lines = lines_of_child("""
+        stuck = threading.Event()
+        pool = treadle.PoolExecutor("auto", "busy")
+        task = pool.submit(stuck.wait)
+        book = pool._book
+        hold(book._counting), hold(book.crew.lock), hold(book.crew.tuner._passing_on)
+        hold(book._engine._choosing), hold(task._condition)
+        def submit():
+            pool.submit(abs, -3)
+        def wait():
+            return len(concurrent.futures.wait([task], timeout=0).not_done)
+        in_child(lambda: pool.stats.succeeded, submit, wait, lambda: task.cancel(), pool.shutdown)
+        os._exit(0)
+    """)
+
+    assert lines == [
+        "0",
+        "PoolClosed cannot schedule new futures: executor 'busy' belongs to the process that was forked",
+        *("1", "False", "None"),
+    ]
+
+
+def test_an_executor_whose_engine_another_thread_chooses() -> None:
+    """Nothing is pending then, nor chosen."""
+    lines = lines_of_child("""
+        pool = treadle.PoolExecutor(1)
+        hold(pool._book._engine._choosing)
+        in_child(lambda: pool.submit(abs, -3).result(10))
+        os._exit(0)
+    """)
+
+    assert lines == ["3"]
+
+
+def test_a_run_that_is_over() -> None:
+    """What it came to can be had in the child, too, also where another thread is at its end."""
+    lines = lines_of_child("""
+        run = treadle.map(int, ["1", "x", "3"], max_workers=1)
+        try:
+            list(run)
+        except ValueError:
+            pass
+        hold(run._course.crew.lock), hold(run._course._over._cond)
+        in_child(lambda: [outcome.item for outcome in run.rest()], run.close, lambda: run.stats.failed)
+        os._exit(0)
+    """)
+
+    assert lines == ["['x', '3']", "None", "1"]
+
+
+def test_a_run_that_goes_on() -> None:
+    lines = lines_of_child("""
+        begun = threading.Event()
+        run = treadle.map(lambda item: begun.set() or threading.Event().wait(), [1, 2], engine="auto", max_workers=1)
+        threading.Thread(target=list, args=[run], daemon=True).start()
+        begun.wait()
+        hold(run._course.crew.lock), hold(run._course._decider._moving)
+        in_child(lambda: next(run), run.close, lambda: run.stats.succeeded)
+        os._exit(0)
+    """)
+
+    assert lines[0].startswith("RunClosed ")
+    assert lines[1:] == ["None", "0"]
+
+
+def test_what_is_called_again_and_again() -> None:
+    """Also where it has stopped."""
+    lines = lines_of_child("""
+        going, stopped = treadle.every(60, int), treadle.every(60, int)
+        stopped.stop()
+        hold(going._lock), hold(stopped._lock)
+        in_child(going.stop, stopped.stop)
+        os._exit(0)
+    """)
+
+    assert lines == ["None", "None"]
+
+
+def test_locks_of_the_whole_process() -> None:
+    lines = lines_of_child("""
+        from treadle._engines import process_start
+        from treadle._sync import wait_graph, watching
+        def wait():
+            "Have a wait for a lock noted."
+            lock, is_held = treadle.Lock(), threading.Event()
+            def work():
+                with lock:
+                    is_held.set()
+                    while not lock._line:
+                        pass
+            threading.Thread(target=work).start()
+            is_held.wait()
+            with lock:
+                return "waited"
+        def watch():
+            with treadle.watch_locks():
+                return type(threading.Lock()).__name__
+        wait(), watch()
+        hold(process_start._lock), hold(wait_graph._lock), hold(watching._lock)
+        in_child(wait, watch, lambda: list(treadle.map(abs, [-1], engine="processes", max_workers=1)))
+        os._exit(0)
+    """)
+
+    assert lines == ["waited", "WatchedLock", "[1]"]
+
+
+def test_the_callback_of_a_cancellation_that_another_thread_runs() -> None:
+    """The block waits for its end, but not in the child, where it never comes."""
+    lines = lines_of_child("""
+        begun, over = threading.Event(), threading.Event()
+        def callback():
+            begun.set()
+            over.wait()
+        def call():
+            with treadle.on_cancel(callback):
+                begun.wait()
+                if child := os.fork():
+                    os.waitpid(child, 0)
+                    over.set()
+            if not child:
+                print("left", flush=True)
+                os._exit(0)
+        with treadle.TaskGroup() as group:
+            task = group.submit(call)
+            while not task.running():
+                pass
+            group.cancel()
+    """)
+
+    assert lines == ["left"]
+
+
+def test_coroutines_are_the_parents_to_end() -> None:
+    """Their loop's thread is not there. Collected, they would go through their last steps in the child as well."""
+    lines = lines_of_child("""
+        begun = threading.Event()
+        async def wait(item):
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                print("the last step", flush=True)
+        run = treadle.map(wait, [1], max_workers=2)
+        thread = threading.Thread(target=lambda: list(run.outcomes()))
+        thread.start()
+        begun.wait()
+        host = run._course.crew.workers.__iter__().__next__()._host
+        hold(host._lock)
+        async def answer(item):
+            return item
+        in_child(lambda: gc.collect() * 0, lambda: list(treadle.map(answer, [1])))
+        print("parent", flush=True)
+        os._exit(0)
+    """)
+
+    assert lines == ["0", "[1]", "parent"]

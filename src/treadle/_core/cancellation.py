@@ -7,6 +7,7 @@ one, the innermost; a scope made while another is current is cancelled with it, 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -30,12 +31,13 @@ WAKE_PAUSE_SECONDS = 0.0005
 class Registration:
     """One callback of a scope. ``is_over`` once it has run to its end."""
 
-    __slots__ = ("_callback", "_over", "key", "thread")
+    __slots__ = ("_callback", "_over", "_process", "key", "thread")
 
     def __init__(self, callback: Callable[[], object]) -> None:
         self.key = next(_keys)
         self.thread = 0
         self._callback = callback
+        self._process = os.getpid()
         self._over = threading.Lock()  # held until the callback has run
         self._over.acquire()
 
@@ -50,8 +52,8 @@ class Registration:
             self._over.release()
 
     def wait_until_over(self) -> None:
-        """Wait until the callback has run to its end, unless it is the callback that asks."""
-        if self.thread != threading.get_ident():
+        """Wait until the callback has run to its end, unless it is the callback that asks, or that is the parent's."""
+        if self.thread != threading.get_ident() and self._process == os.getpid():
             with self._over:
                 pass
 

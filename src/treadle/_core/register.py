@@ -124,8 +124,9 @@ def _hook() -> None:
 
 
 def dismiss(thing: Living) -> None:
-    """Take ``thing`` off the register."""
+    """Take ``thing`` off the register. At a fork, one of its locks may still be held."""
     _living.pop(id(thing), None)
+    enroll_for_fork(thing)
 
 
 def living() -> list[Living]:
@@ -167,9 +168,9 @@ def _although_interrupted(step: Callable[[], object]) -> None:
 
 
 def _close_after_fork() -> None:
-    refs: list[Callable[[], Inherited | None]] = [*_living.values(), *_inherited.values()]
-    _living.clear()
+    for living_thing in living():
+        dismiss(living_thing)
     _kept.clear()
-    for ref in refs:
+    for ref in list(_inherited.values()):
         if (thing := ref()) is not None:
             thing.close_after_fork()  # and where it goes on living, it enters itself again

@@ -213,6 +213,8 @@ class Crew(Muster):
     def close_after_fork(self) -> None:
         """Forget the workers, who do not exist in a forked child. The old lock may be held by one of them."""
         self.lock = threading.RLock()
+        if self.tuner is not None:
+            self.tuner.close_after_fork()
         self.is_stopping = True
         for chunk in self.chunks_in_hand():
             chunk.todo.clear()  # the child may have been forked by a call

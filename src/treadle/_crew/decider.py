@@ -172,6 +172,10 @@ class Decider:
         if self._awaits_news:
             self._parker.wake()
 
+    def close_after_fork(self) -> None:
+        """Make the lock anew in a forked child: a thread that is not there may hold the parent's."""
+        self._moving = threading.Lock()
+
     def call_off(self, error: BaseException) -> None:
         """Stay on threads, as a process would not start."""
         with self._moving:

@@ -72,6 +72,10 @@ class Tuner:
         self._reports.append(perf_counter())
         self._pass_on()
 
+    def close_after_fork(self) -> None:
+        """Make the lock anew in a forked child: a thread that is not there may hold the parent's."""
+        self._passing_on = threading.Lock()
+
     def stop(self) -> None:
         """Change nothing any more."""
         with self._passing_on:

@@ -124,7 +124,6 @@ _lock = threading.Lock()  # protects the keeper, and the standard places while t
 # Its number, and where processes are asked for: a descriptor, which the system closes when we end, as is meant.
 _keeper: tuple[int, int] | None = None
 _children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
-_is_hooked = False
 
 
 def _take_standard_places(stack: ExitStack) -> None:
@@ -183,11 +182,8 @@ def _is_keeper_gone(pid: int) -> bool:
 
 
 def _running_keeper() -> tuple[int, int]:
-    global _keeper, _is_hooked
+    global _keeper
     if _keeper is None:
-        if not _is_hooked:
-            os.register_at_fork(after_in_child=_forget)
-            _is_hooked = True
         _keeper = _start_keeper()
     return _keeper
 
@@ -255,3 +251,6 @@ def _forget() -> None:
     for child in list(_children):
         child.close()
     _children.clear()
+
+
+os.register_at_fork(after_in_child=_forget)  # before anybody takes the lock

@@ -507,11 +507,16 @@ class Course:
         return self.settings.grace
 
     def close_after_fork(self) -> None:
-        """Close in a forked child: the crew stayed with the parent."""
-        self.is_forked = True
+        """Close in a forked child: the crew stayed with the parent. What a run that was over came to is here, too."""
         self.crew.close_after_fork()
+        if self._decider is not None:
+            self._decider.close_after_fork()
         self.turns = {}
-        self.ledger.settle_batch()
+        self._over = threading.Event()
+        self._over.set()  # nobody else here is at its end
+        if not (self.is_finished or self.is_sealed):
+            self.is_forked = True
+            self.ledger.settle_batch()
 
     def worker_states(self) -> list[WorkerState]:
         """Return what each worker is doing; takes no lock."""

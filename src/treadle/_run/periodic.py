@@ -12,7 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from treadle._core import clock
+from treadle._core import clock, register
 from treadle._core.cancellation import Registration, check_cancelled, current_scope, here
 from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import describe, describe_function, show_own
@@ -144,12 +144,11 @@ class Periodic(Generic[T]):
         self._context = copy_context()
         self._places = here.places
         self._turn = Turn(fn, self._note_out)
-        self._book = PeriodicBook(
-            name, Policy(timeout, timeout_option="timeout"), self._note_end, self._close_after_fork
-        )
+        self._book = PeriodicBook(name, Policy(timeout, timeout_option="timeout"), self._note_end)
         self._book.goodbye = self._say_goodbye
         # Protects the ticks, the timer, and whether it is busy. Reentrant so that a finalizer knows: see ``is_mine``.
         self._lock = threading.RLock()
+        register.enroll_for_fork(self)
         self._ticks = ticks
         self._timer: Timer | None = None  # None as well once it has gone off while a run went on
         self._due = (0, 0.0)  # what the timer is for: a tick's number and time
@@ -459,7 +458,8 @@ class Periodic(Generic[T]):
     def _say_goodbye(self, grace: float | None) -> None:
         self._end("belongs to an interpreter that is shutting down", grace)
 
-    def _close_after_fork(self) -> None:
+    def close_after_fork(self) -> None:
+        """In a forked child, be free: a thread that is not there may hold the parent's lock, and keeps its timer."""
         self._lock = threading.RLock()
         self._timer = None
         self._is_busy = False

@@ -73,11 +73,9 @@ class PeriodicBook(TaskBook):
         name: str,
         policy: Policy,
         hear_end: Callable[[Task[Any], str], object],
-        hear_fork: Callable[[], object],
     ) -> None:
         super().__init__(TaskSpec("periodic", name, 1, policy, PeriodicStopped))
         self._hear_end = hear_end
-        self._hear_fork = hear_fork
         self.run = 0  # the number of the present one
 
     def _next_number(self) -> int:
@@ -88,13 +86,9 @@ class PeriodicBook(TaskBook):
         if status is not None:  # the first answer, and the only one to be told
             self._hear_end(task, status)
 
-    def close_after_fork(self) -> None:
-        super().close_after_fork()
-        self._hear_fork()
-
     def part(self) -> None:
         """Tell the owner nothing more: otherwise the two would hold each other, and its last error, after the end."""
-        self._hear_end = self._hear_fork = self.goodbye = _nothing
+        self._hear_end = self.goodbye = _nothing
 
 
 def _nothing(*_: object) -> None:

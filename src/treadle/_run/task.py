@@ -165,6 +165,11 @@ class Task(Future[T]):
         if book.crew.attempts is not None:
             self._chunk.trial = Trial(call.places)
 
+    def _renew_condition(self) -> None:
+        """In a forked child: a thread that is not there may hold the parent's, if anybody has asked for one."""
+        if isinstance(self.__dict__.get("_asked_condition"), threading.Condition):
+            self._asked_condition = self._condition = threading.Condition()
+
     def cancel(self) -> bool:
         """Cancel the call; if it runs, ask it to end.
 

@@ -463,9 +463,12 @@ class TaskBook:
         """Close in a forked child, with what is the parent's; where nothing is pending, be as good as new."""
         self._counting = threading.RLock()
         self._waiters.clear()
+        self._engine.close_after_fork()
         self._starvation = Starvation(self)
         # One whose result is out already may not have been crossed off by the worker that brought it.
         is_pending = not all(task.done() for task in self.unfinished)
+        for task in self.unfinished:
+            task._renew_condition()
         self.unfinished.clear()
         self.crew.close_after_fork()
         if not is_pending and (self.closed == NOT_BEGUN or (self.renews and self.closed is None)):

@@ -94,7 +94,6 @@ class TaskEngine:
     def make_crew(self, account: Account) -> Crew:
         """Return a crew that has no worker yet; what was chosen for the one before is forgotten."""
         spec = self._spec
-        self._choosing = threading.RLock()  # in a forked child, a thread that is not there may hold the old one
         self._engine = self._tuning = self._loop = None
         crew = self._crew = Crew(
             *(spec.name, spec.max_workers, None, TaskSizer(spec.max_workers, 1, None), account, spec.policy),
@@ -110,6 +109,11 @@ class TaskEngine:
         if spec.engine is not None:
             self._choose(spec.engine)
         return crew
+
+    def close_after_fork(self) -> None:
+        """In a forked child: a thread that is not there may hold the parent's lock, and the loop's is not there."""
+        self._choosing = threading.RLock()
+        self._loop = None
 
     def prepare_for(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """See to it that calls of ``fn`` can be made, and return what is to be called for it.

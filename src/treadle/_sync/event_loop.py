@@ -11,6 +11,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
+from treadle._core import register
 from treadle._core.cancellation import here
 from treadle._core.coroutine import Inside, LoopSeat, put_inside
 from treadle._core.gil import is_gil_enabled
@@ -47,6 +48,7 @@ class EventLoop:
         self._told: tuple[float, str] | None = None  # of when, and what, ``held_up`` has said
         self._is_over = False
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        register.enroll_for_fork(self)
 
     def post(self, step: Callable[[], object]) -> None:
         """Have ``step`` done on the loop's thread. Never blocks; ``RuntimeError``: the loop is closed."""
@@ -102,6 +104,14 @@ class EventLoop:
         innermost = (user_part(stack) or stack)[-1:]
         return "".join(f"{frame.filename}:{frame.lineno}, in {frame.name}" for frame in innermost) or "an unknown place"
 
+    def close_after_fork(self) -> None:
+        """Let it lie for good in a forked child, with what runs on it: all of that is the parent's to end.
+
+        Collected, its coroutines would go through their ``finally`` blocks here as well.
+        """
+        if threading.get_ident() != self.thread.ident:
+            _keep_for_good([self.loop, *asyncio.all_tasks(self.loop)])
+
     def _drain(self) -> None:
         self._asked_at = None
         while self._steps:
@@ -137,6 +147,12 @@ class LoopHost:
         # its holder: a loop is taken into use, and its thread is started, by whoever comes first.
         self._lock = threading.RLock()
         self._current: EventLoop | None = None
+        register.enroll_for_fork(self)
+
+    def close_after_fork(self) -> None:
+        """In a forked child, have no loop: it stayed with the parent, of whose threads one may hold the lock."""
+        self._lock = threading.RLock()
+        self._current = None
 
     def start(self, step: Callable[[EventLoop], object]) -> None:
         """Have ``step`` done on the loop, which is given to it; by then nobody but ``step`` may use the loop.
@@ -185,3 +201,15 @@ class LoopHost:
             if self._current is home:
                 self._current = None
             return True
+
+
+def _keep_for_good(things: list[object]) -> None:
+    """Never let go of ``things``, also not as the interpreter ends: by a circle that no garbage collection sees.
+
+    Without a GIL it sees code objects, and they are kept until that end.
+    """
+    _kept.append(things)
+    things.append(_keep_for_good.__code__.replace(co_consts=(things,)))
+
+
+_kept: list[object] = []

@@ -238,10 +238,8 @@ def is_gone(ident: int) -> bool:
 
 def _hook() -> None:
     global _is_hooked
-    with _lock:
-        if not _is_hooked:
-            _is_hooked = True
-            os.register_at_fork(after_in_child=_forget_others)
+    os.register_at_fork(after_in_child=_forget_others)  # before ``_lock`` is taken; twice, maybe, which is as good
+    _is_hooked = True
 
 
 def _forget_others() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ Callback: TypeAlias = Callable[[Deadlock], object]
 
 # Protects the replacement of the factories, and who is open. Never waited for with another lock in hand.
 _lock = _thread.allocate_lock()
+_is_hooked = False
 _open: tuple[_Watch, ...] = ()  # whoever makes a lock reads it as it is
 _originals: tuple[Any, Any] = (threading.Lock, threading.RLock)
 
@@ -101,6 +103,8 @@ def watch_locks(callback: Callback | None = None) -> AbstractContextManager[None
 def _change(watch: _Watch, is_opened: bool) -> None:
     """Open or close a block; the first one replaces the factories, the last one puts the originals back."""
     global _open, _originals
+    if not _is_hooked:
+        _hook()
     with _lock:
         others = tuple(other for other in _open if other is not watch)
         module: Any = threading
@@ -112,6 +116,18 @@ def _change(watch: _Watch, is_opened: bool) -> None:
             # Otherwise somebody has put theirs on top of ours, which would be lost; and ours make plain locks now.
             module.Lock, module.RLock = _originals
         _open = (*others, watch) if is_opened else others
+
+
+def _hook() -> None:
+    global _is_hooked
+    os.register_at_fork(after_in_child=_renew_lock)  # twice, maybe, which is as good as once
+    _is_hooked = True
+
+
+def _renew_lock() -> None:
+    """In a forked child: a thread that is not there may hold the parent's."""
+    global _lock
+    _lock = _thread.allocate_lock()
 
 
 _RawRLock: Any = type(make_rlock())
