@@ -110,6 +110,18 @@ def test_a_race_is_found_and_can_be_seen_again(scenario: Callable[[], None], err
     assert again.value.__notes__[-2:] == [story, hint]
 
 
+def test_threads_that_have_ended_keep_their_identifier_for_the_schedule() -> None:
+    """The system gives it to the next thread, or does not, as it comes: the same seed would not find the same."""
+
+    def one_after_the_other() -> None:
+        found: list[int] = []
+        for _ in range(5):
+            at_once(lambda: found.append(threading.get_ident()))
+        assert len(set(found)) == 5, "an identifier was given twice"
+
+    explore(one_after_the_other, schedules=5, seed=1)
+
+
 def test_the_same_seed_finds_the_same() -> None:
     stories = set()
     for _ in range(3):
