@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeAlias
-
-import pytest
 
 from treadle._core.uninterrupted import is_interruptible
 
@@ -41,16 +38,17 @@ class Interrupt:
         return self
 
 
-@contextmanager
-def interrupted() -> Iterator[None]:
-    """Expect a real Ctrl-C in the block, whose coverage is not measured: see ``programs.start``."""
-    before = sys.gettrace()
-    sys.settrace(None)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            yield
-    finally:
-        sys.settrace(before)
+class Interrupted:
+    """Expects a real Ctrl-C in its block, whose coverage is not measured: see ``programs.start``."""
+
+    def __enter__(self) -> None:
+        self._before = sys.gettrace()
+        sys.settrace(None)
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> bool:
+        sys.settrace(self._before)
+        assert kind is not None, "it was not interrupted"
+        return issubclass(kind, KeyboardInterrupt)
 
 
 def interrupt_everywhere(prepare: Callable[[], tuple[Callable[[], object], Check]], least: int = 6) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import treadle
 import treadle.testing
-from tests.interrupts import interrupt_everywhere, interrupted
+from tests.interrupts import Interrupted, interrupt_everywhere
 from tests.places import wait_until
 from treadle._core.cancellation import Scope, current_scope, here
 from treadle._core.uninterrupted import is_interruptible, starts_uninterrupted
@@ -114,7 +114,7 @@ def test_a_real_ctrl_c_leaves_nothing_taken(make: Callable[[], AbstractContextMa
         thread = threading.Thread(
             target=interrupt_when, args=(lambda counts=counts, wanted=wanted: counts[0] >= wanted,)
         )
-        with interrupted():
+        with Interrupted():
             thread.start()
             while True:
                 with thing:

@@ -21,7 +21,7 @@ import pytest
 import treadle
 from tests.calls import Nap
 from tests.conftest import PATIENCE_SECONDS, Gate
-from tests.interrupts import interrupted
+from tests.interrupts import Interrupted
 from tests.places import wait_until
 from tests.programs import finish, start_program
 from treadle._core import clock as core_clock
@@ -712,7 +712,7 @@ def test_an_exception_of_the_block_passes_unchanged() -> None:
 
 def test_ctrl_c_in_the_block_stops_it() -> None:
     nap = Nap()
-    with interrupted(), treadle.every(3600, nap):
+    with Interrupted(), treadle.every(3600, nap):
         nap.wait_until_begun()
         signal.raise_signal(signal.SIGINT)
 
@@ -730,7 +730,7 @@ def test_ctrl_c_while_it_stops_leaves_the_run_behind_at_once(gate: Gate, caplog:
 
         interrupter = threading.Thread(target=interrupt)
         interrupter.start()
-        with interrupted():
+        with Interrupted():
             monitor.stop()
         interrupter.join()
 

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import PATIENCE_SECONDS, Gate
-from tests.interrupts import interrupted
+from tests.interrupts import Interrupted
 from tests.places import wait_until
 from treadle._core.cancellation import Scope, here
 from treadle._sync.cancelling import entered
@@ -431,7 +431,7 @@ def test_ctrl_c_ends_the_wait(limiter: Limiter, gate: Gate) -> None:
 
     interrupter = threading.Thread(target=interrupt)
     interrupter.start()
-    with interrupted(), limiter:
+    with Interrupted(), limiter:
         pytest.fail("it passed")
     interrupter.join(PATIENCE_SECONDS)
     gate.open()

@@ -19,7 +19,7 @@ import pytest
 import treadle
 from tests.calls import FOR_EVER_SECONDS
 from tests.conftest import PATIENCE_SECONDS
-from tests.interrupts import interrupted
+from tests.interrupts import Interrupted
 from tests.others import Other, wait_until_it_waits
 from tests.places import wait_until
 from tests.programs import finish, start_program
@@ -420,7 +420,7 @@ def test_ctrl_c_ends_the_wait_of_the_main_thread() -> None:
         signal.pthread_kill(main, signal.SIGINT)
 
     interrupter = Other(interrupt)
-    with interrupted():
+    with Interrupted():
         lock.acquire()
     interrupter.join()
     release.set()

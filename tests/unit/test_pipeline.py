@@ -285,7 +285,7 @@ def test_results_that_come_to_nothing_are_not_waited_for_with_others_in_hand(gat
 
 
 def test_batches_are_bounded_as_well() -> None:
-    """As much as one list and one item waits. It may be less: nobody is told of each result as it is put into a list."""
+    """As much as one list and one item waits. It may be less: nobody is told of each result in a list."""
     source = Counted(count())
     with treadle.pipeline(source).batched(10).start() as flow:
         for lists in range(1, 20):

@@ -22,9 +22,9 @@ from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.places import PLACES, RESULTS, Calls, wait_until
 from treadle._core.cancellation import here
 from treadle._core.describe import annotate, describe, describe_error, describe_function
+from treadle._core.raw import is_mine
 from treadle._core.tell import tell
 from treadle._core.user_code import call_guarded, is_interrupt
-from treadle._sync.raw import is_mine
 
 
 class Rude(BaseException):

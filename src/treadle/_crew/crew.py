@@ -14,6 +14,7 @@ from treadle._core import clock
 from treadle._core.cancellation import Scope, cancel_all, here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, describe
+from treadle._core.raw import make_rlock
 from treadle._core.real_time import perf_counter
 from treadle._core.tell import tell
 from treadle._core.user_code import call_guarded
@@ -212,7 +213,7 @@ class Crew(Muster):
 
     def close_after_fork(self) -> None:
         """Forget the workers, who do not exist in a forked child. The old lock may be held by one of them."""
-        self.lock = threading.RLock()
+        self.lock = make_rlock()
         if self.tuner is not None:
             self.tuner.close_after_fork()
         self.is_stopping = True

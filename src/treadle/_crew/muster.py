@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections import deque
 
 from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, count_of
 from treadle._core.gil import is_gil_enabled
 from treadle._core.greenlets import check_patched_first
+from treadle._core.raw import is_mine, make_rlock
 from treadle._core.real_time import perf_counter
 from treadle._core.tell import tell
 from treadle._crew.account import Account
@@ -21,7 +21,6 @@ from treadle._crew.tuner import Tuner
 from treadle._crew.worker import Worker
 from treadle._sync import timekeeper
 from treadle._sync.aside import start_thread
-from treadle._sync.raw import is_mine
 
 # How long to go on with the workers there are before another is tried again; it doubles each time in vain.
 FIRST_PAUSE_SECONDS = 1.0
@@ -70,7 +69,7 @@ class Muster:
     def __init__(self, name: str, max_workers: int, sizer: ChunkSizer, account: Account, room: Room) -> None:
         check_patched_first()
         # Reentrant only so that a finalizer or a handler can tell that its own thread has it: see ``is_mine``.
-        self.lock = threading.RLock()
+        self.lock = make_rlock()
         self.sizer = sizer
         self.account = account
         self.room = room

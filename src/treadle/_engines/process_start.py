@@ -9,11 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import weakref
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from treadle._core.raw import make_rlock
 from treadle._engines.process_keeper import KILL, LET_GO, LOOK, REPORT
 from treadle._engines.process_surroundings import environment
 from treadle._engines.process_wire import GIVE_BACK, PAGE_BYTES, STOP, Wire, open_line, open_page
@@ -120,7 +120,7 @@ def describe_status(status: int) -> str:
 
 # The keeper of this process
 
-_lock = threading.Lock()  # protects the keeper, and the standard places while they are taken
+_lock = make_rlock()  # protects the keeper, and the standard places while they are taken
 # Its number, and where processes are asked for: a descriptor, which the system closes when we end, as is meant.
 _keeper: tuple[int, int] | None = None
 _children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
@@ -244,7 +244,7 @@ def _end_keeper() -> None:
 def _forget() -> None:
     """In a forked child: let go of what is the parent's, or the end of the parent would not be noticed."""
     global _keeper, _lock
-    _lock = threading.Lock()
+    _lock = make_rlock()
     if _keeper is not None:
         os.close(_keeper[1])
         _keeper = None

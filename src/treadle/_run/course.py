@@ -17,6 +17,7 @@ from treadle._core.chunk import Chunk
 from treadle._core.describe import annotate, name_of_type
 from treadle._core.misfit import explain_item
 from treadle._core.outcome import Stats
+from treadle._core.raw import is_mine
 from treadle._core.real_time import perf_counter
 from treadle._core.register import WorkerState
 from treadle._core.settings import Settings
@@ -40,7 +41,6 @@ from treadle._run.unread import Unread
 from treadle._sync import timekeeper
 from treadle._sync.aside import run_aside
 from treadle._sync.parker import Parker, Waker
-from treadle._sync.raw import is_mine
 from treadle._sync.timekeeper import Timer
 from treadle.errors import Cancelled, TooManyAbandoned
 

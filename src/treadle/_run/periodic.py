@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
@@ -18,6 +17,7 @@ from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import describe, describe_function, show_own
 from treadle._core.option_names import suggesting
 from treadle._core.outcome import Outcome, Status
+from treadle._core.raw import is_mine, make_rlock
 from treadle._core.real_time import perf_counter
 from treadle._core.settings import DEFAULT_GRACE_SECONDS, check_callable, check_seconds
 from treadle._core.tell import tell
@@ -29,7 +29,6 @@ from treadle._run.periodic_book import PeriodicBook, Turn, Waiter
 from treadle._run.task import Task
 from treadle._sync import cancelling, timekeeper
 from treadle._sync.parker import Parker
-from treadle._sync.raw import is_mine
 from treadle._sync.timekeeper import Timer
 from treadle.errors import InvalidArgument, PeriodicStopped, WrongType
 
@@ -147,7 +146,7 @@ class Periodic(Generic[T]):
         self._book = PeriodicBook(name, Policy(timeout, timeout_option="timeout"), self._note_end)
         self._book.goodbye = self._say_goodbye
         # Protects the ticks, the timer, and whether it is busy. Reentrant so that a finalizer knows: see ``is_mine``.
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
         register.enroll_for_fork(self)
         self._ticks = ticks
         self._timer: Timer | None = None  # None as well once it has gone off while a run went on
@@ -460,7 +459,7 @@ class Periodic(Generic[T]):
 
     def close_after_fork(self) -> None:
         """In a forked child, be free: a thread that is not there may hold the parent's lock, and keeps its timer."""
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
         self._timer = None
         self._is_busy = False
         self._waiters.clear()

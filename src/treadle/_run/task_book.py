@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
@@ -17,6 +16,7 @@ from treadle._core.cancellation import here
 from treadle._core.chunk import Chunk
 from treadle._core.describe import count_of
 from treadle._core.outcome import Stats
+from treadle._core.raw import is_mine, make_rlock
 from treadle._core.real_time import perf_counter
 from treadle._core.register import WorkerState
 from treadle._core.settings import check_callable
@@ -32,7 +32,6 @@ from treadle._sync import timekeeper
 from treadle._sync.aside import run_aside
 from treadle._sync.cancelling import refuse_on_loop
 from treadle._sync.parker import Parker
-from treadle._sync.raw import is_mine
 from treadle.errors import TooManyAbandoned
 
 NOT_BEGUN = "has not begun"  # a book that is closed for this reason will be open yet
@@ -77,7 +76,7 @@ class TaskBook:
         self._waiters: list[Parker] = []
         self._starvation = Starvation(self)
         self._stragglers = Stragglers(spec.kind, spec.name, spec.policy.max_abandoned)
-        self._counting = threading.RLock()  # protects the counts; reentrant, as a handler may come upon its holder
+        self._counting = make_rlock()  # protects the counts; reentrant, as a handler may come upon its holder
         self._counts = {"succeeded": 0, "failed": 0, "timed_out": 0, "cancelled": 0}
         self._uncounted: deque[str] = deque()
         self._began = perf_counter()
@@ -461,7 +460,7 @@ class TaskBook:
 
     def close_after_fork(self) -> None:
         """Close in a forked child, with what is the parent's; where nothing is pending, be as good as new."""
-        self._counting = threading.RLock()
+        self._counting = make_rlock()
         self._waiters.clear()
         self._engine.close_after_fork()
         self._starvation = Starvation(self)

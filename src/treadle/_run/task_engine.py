@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle._core.coroutine_function import is_coroutine_function
 from treadle._core.describe import describe_function
+from treadle._core.raw import make_rlock
 from treadle._core.settings import EngineOption, RunEngine
 from treadle._crew.account import Account
 from treadle._crew.chunking import ChunkSizer
@@ -85,7 +85,7 @@ class TaskEngine:
             max_tasks_per_child=spec.max_tasks_per_child,
         )
         # Protects all below. Reentrant, as a handler or a finalizer may come upon its holder: each step looks first.
-        self._choosing = threading.RLock()
+        self._choosing = make_rlock()
         self._crew: Crew | None = None
         self._engine: RunEngine | None = None
         self._tuning: Tuning | None = None
@@ -112,7 +112,7 @@ class TaskEngine:
 
     def close_after_fork(self) -> None:
         """In a forked child: a thread that is not there may hold the parent's lock, and the loop's is not there."""
-        self._choosing = threading.RLock()
+        self._choosing = make_rlock()
         self._loop = None
 
     def prepare_for(self, fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from treadle._core.describe import describe
+from treadle._core.raw import make_rlock
 from treadle._core.settings import DEFAULT_GRACE_SECONDS
 from treadle._crew.room import making_room
 from treadle._run.executor import PoolExecutor
@@ -22,7 +22,7 @@ T = TypeVar("T")
 _pool: PoolExecutor | None = None
 # Protects ``_pool``. By process: in a forked child, a thread that is gone may hold the parent's. Reentrant, as a
 # finalizer may come upon its holder.
-_pool_locks: dict[int, threading.RLock] = {}
+_pool_locks: dict[int, Any] = {}
 
 
 async def to_thread(fn: Callable[..., T], /, *args: Any, limiter: Limiter | None = None, **kwargs: Any) -> T:
@@ -80,7 +80,7 @@ def _call_limited(limiter: Limiter, fn: Callable[..., T], args: tuple[Any, ...],
 
 def _shared_pool() -> PoolExecutor:
     global _pool
-    with _pool_locks.setdefault(os.getpid(), threading.RLock()):
+    with _pool_locks.setdefault(os.getpid(), make_rlock()):
         if _pool is None or _pool._book.closed is not None:  # closed in a forked child, or broken
             _pool = PoolExecutor(thread_name_prefix="treadle-to_thread", max_abandoned=sys.maxsize, engine="threads")
         return _pool

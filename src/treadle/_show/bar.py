@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterable
 from typing import Any, TextIO, cast
 
@@ -15,6 +14,7 @@ from rich.live import Live
 from rich.segment import Segment, Segments
 from rich.text import Text
 
+from treadle._core.raw import make_rlock
 from treadle._core.real_time import monotonic
 from treadle._core.user_code import call_guarded
 
@@ -25,7 +25,7 @@ SPARE_CELLS = 4
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 TURNS_A_SECOND = 8
 
-_lock = threading.RLock()  # protects which screens there are, and what stands for the streams
+_lock = make_rlock()  # protects which screens there are, and what stands for the streams
 _screens: list[Screen] = []
 
 
@@ -104,7 +104,7 @@ class _Above:
         self._screen = screen
         self._pid = os.getpid()
         self._line = ""
-        self._writing = threading.RLock()  # protects the line; a handler of signals may write in the middle of it
+        self._writing = make_rlock()  # protects the line; a handler of signals may write in the middle of it
 
     def write(self, text: str) -> int:
         if self._is_over or os.getpid() != self._pid:
@@ -185,7 +185,7 @@ def _leave_screen(screen: Screen, row: Bar) -> None:
 def _forget() -> None:
     """In a forked child: the rows are the parent's."""
     global _lock
-    _lock = threading.RLock()
+    _lock = make_rlock()
     _screens.clear()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 from collections import deque
 from typing import Generic, Literal, NamedTuple, Self, TypeVar
 
@@ -12,6 +11,7 @@ from treadle._core.cancellation import check_cancelled, here
 from treadle._core.describe import describe
 from treadle._core.greenlets import check_patched_first
 from treadle._core.option_names import suggesting
+from treadle._core.raw import make_rlock
 from treadle._core.settings import check_count, check_seconds
 from treadle._sync.line import NOTHING_YET, Line, Nothing
 from treadle._sync.parker import Parker
@@ -87,7 +87,7 @@ class Channel(Shared, Generic[T]):
     def _start_empty(self) -> None:
         # Protects all of this, and is held for moments; see line.py. Reentrant, as a signal handler or a finalizer may
         # come upon its holder. One that puts an item in just then may make it one more than the bound.
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
         self._items: deque[T] = deque()
         self._getters = Line(self._lock)  # they wait for an item
         self._putters = Line(self._lock)  # for room

@@ -15,6 +15,7 @@ from treadle._core import register
 from treadle._core.cancellation import here
 from treadle._core.coroutine import Inside, LoopSeat, put_inside
 from treadle._core.gil import is_gil_enabled
+from treadle._core.raw import make_rlock
 from treadle._core.real_time import monotonic, perf_counter
 from treadle._core.stacks import read_stacks, user_part
 from treadle._sync.aside import guard
@@ -145,13 +146,13 @@ class LoopHost:
         self._name = name
         # Protects what follows, and that nothing is asked of a loop that ends. Reentrant, as a handler may come upon
         # its holder: a loop is taken into use, and its thread is started, by whoever comes first.
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
         self._current: EventLoop | None = None
         register.enroll_for_fork(self)
 
     def close_after_fork(self) -> None:
         """In a forked child, have no loop: it stayed with the parent, of whose threads one may hold the lock."""
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
         self._current = None
 
     def start(self, step: Callable[[EventLoop], object]) -> None:

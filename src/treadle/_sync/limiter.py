@@ -13,6 +13,7 @@ from treadle._core import clock
 from treadle._core.cancellation import check_cancelled, here
 from treadle._core.describe import describe
 from treadle._core.option_names import suggesting
+from treadle._core.raw import refuse_to_wait
 from treadle._core.settings import check_count, check_rate, check_seconds
 from treadle._core.tell import tell
 from treadle._core.uninterrupted import starts_uninterrupted
@@ -28,7 +29,6 @@ from treadle._sync.places import is_first as _is_first
 from treadle._sync.places import leave_line as _leave_line
 from treadle._sync.places import stand_in_line as _stand_in_line
 from treadle._sync.places import wake_first as _wake_first
-from treadle._sync.raw import refuse_to_wait
 from treadle._sync.schedule import Schedule, is_machine_time
 from treadle.errors import InvalidArgument
 

@@ -34,9 +34,9 @@ from enum import Enum
 from typing import Final, Literal, TypeAlias, TypeVar
 
 from treadle._core import clock
+from treadle._core.raw import refuse_to_wait
 from treadle._sync import cancelling
 from treadle._sync.parker import Parker
-from treadle._sync.raw import refuse_to_wait
 
 R = TypeVar("R")
 

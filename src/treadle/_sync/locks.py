@@ -12,13 +12,13 @@ from treadle._core import clock
 from treadle._core.describe import describe
 from treadle._core.greenlets import check_patched_first
 from treadle._core.option_names import suggesting
+from treadle._core.raw import make_rlock, owner_and_count
 from treadle._core.real_time import sleep
 from treadle._core.stacks import place_of_caller
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._sync import cancelling
 from treadle._sync.circle import gone, name_of, taken_twice
 from treadle._sync.parker import Parker
-from treadle._sync.raw import make_rlock, owner_and_count
 from treadle._sync.shared import Shared
 from treadle._sync.wait_graph import GOES_ON, Needs, Wait, is_gone
 from treadle.errors import Deadlock, InvalidArgument, WrongType

@@ -7,8 +7,8 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeAlias
 
+from treadle._core.raw import make_rlock, owner_and_count
 from treadle._sync.parker import Waker
-from treadle._sync.raw import owner_and_count
 
 if TYPE_CHECKING:
     from treadle._sync.limiter import Limiter
@@ -75,7 +75,7 @@ class State:
     def __init__(self) -> None:
         # Reentrant, as a signal handler or a finalizer may come upon its holder: what it does there ends before that
         # step goes on, and each changes its own place alone. See ``refuse_to_wait``.
-        self.lock = threading.RLock()
+        self.lock = make_rlock()
         self.holders: set[Place] = set()  # in their own right: at most max_concurrent
         self.left_open: list[Place] = []  # by calls that have ended: no thread's, until somebody leaves them
         self.line: Line = OrderedDict()  # they wait for a place
@@ -108,10 +108,12 @@ def leave_line(place: Place) -> None:
 
 
 def first_of(line: Line) -> Place | None:
-    """Return the first. Not by ``next(iter(line))``: a handler may come between the two, and change the line."""
-    for place in line:
-        return place
-    return None
+    """Return the first, though a handler may change the line between any two steps of this."""
+    while True:
+        try:
+            return next(iter(line), None)
+        except RuntimeError:  # it has
+            continue
 
 
 def is_first(line: Line, place: Place) -> bool:

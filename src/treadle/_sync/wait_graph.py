@@ -35,10 +35,10 @@ from typing import ClassVar, Protocol, Self, TypeAlias
 from treadle._core.cancellation import current_scope
 from treadle._core.greenlets import ARE_THREADS_GREENLETS
 from treadle._core.importing import import_waited_for
+from treadle._core.raw import make_rlock
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._sync.circle import told
 from treadle._sync.parker import Parker
-from treadle._sync.raw import make_rlock
 
 # ``any``: one of these threads that is stuck is enough to be stuck. ``all``: any of them that goes on is a help.
 Needs: TypeAlias = tuple[Callable[[Iterable[bool]], bool], Sequence[int]]

@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, TypeAlias
 
+from treadle._core.raw import make_rlock, owner_and_count
 from treadle._core.settings import check_callable
 from treadle._core.stacks import is_called_by_us, place_of_caller
 from treadle._core.tell import tell
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import call_guarded
 from treadle._sync.circle import told
-from treadle._sync.raw import make_rlock, owner_and_count
 from treadle._sync.wait_graph import GOES_ON, Needs, Wait
 from treadle.errors import Deadlock
 
