@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -39,14 +40,19 @@ class Interrupt:
 
 
 class Interrupted:
-    """Expects a real Ctrl-C in its block, whose coverage is not measured: see ``programs.start``."""
+    """Expects a real Ctrl-C in its block, also where whoever started the tests ignores it, as behind a shell's ``&``.
+
+    The coverage of the block is not measured: see ``programs.start``.
+    """
 
     def __enter__(self) -> None:
-        self._before = sys.gettrace()
+        self._before = sys.gettrace(), signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.settrace(None)
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> bool:
-        sys.settrace(self._before)
+        trace, handler = self._before
+        signal.signal(signal.SIGINT, handler)
+        sys.settrace(trace)
         assert kind is not None, "it was not interrupted"
         return issubclass(kind, KeyboardInterrupt)
 
