@@ -337,7 +337,6 @@ def test_a_thread_that_goes_idle_for_good_as_work_comes_loses_none(monkeypatch: 
 @pytest.mark.usefixtures("patient_threads")
 def test_threads_stay_while_they_may_be_needed() -> None:
     """Ten seconds by default; here for ever."""
-    assert executor_module.IDLE_SECONDS == FOR_EVER_SECONDS
     with treadle.PoolExecutor(1) as pool:
         pool.submit(abs, -1).result()
         wait_until_idle(pool, 1)

@@ -16,6 +16,7 @@ import pytest
 
 import treadle
 from tests.places import wait_until
+from treadle._run import course
 
 
 class Held:
@@ -282,3 +283,36 @@ def test_coroutines_that_are_collected_in_a_circle_end_on_their_loop(
 
     wait_until(lambda: not [thread for thread in set(threading.enumerate()) - before if "treadle" in thread.name])
     assert not caplog.records
+
+
+class Owner:
+    """Keeps the run of its own method: a circle, in which the threads that make its calls are."""
+
+    def __init__(self) -> None:
+        self.run = treadle.map(self.call, iter(range(10_000)), max_workers=2)
+
+    def call(self, item: int) -> int:
+        return item
+
+
+def test_an_owner_whose_run_calls_its_own_method_goes_when_its_workers_have_nothing_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that have nothing of their own leave after a while, and the rest is the collector's."""
+    monkeypatch.setattr(course, "IDLE_SECONDS", 0.01)
+    before = threading.active_count()
+    owner = Owner()
+    assert next(owner.run) == 0
+    ref = weakref.ref(owner)
+    del owner
+
+    wait_until(lambda: gc.collect() >= 0 and ref() is None and threading.active_count() == before)
+
+
+def test_a_run_whose_workers_have_left_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(course, "IDLE_SECONDS", 0.0)
+    with treadle.map(call, range(1000), max_workers=2) as run:
+        for number in range(1000):
+            assert next(run) == number
+            if number % 100 == 0:
+                wait_until(lambda: not run._course.crew.workers)

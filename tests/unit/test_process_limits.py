@@ -70,7 +70,7 @@ def test_a_run_goes_on_with_the_processes_that_there_are(
         assert list(run) == list(range(12))
 
     told = f"run 'hold' goes on with 2 workers for now: no further process starts ({str(error) or 'MemoryError'})"
-    assert caplog.record_tuples[-1] == ("treadle", logging.WARNING, told)
+    assert ("treadle", logging.WARNING, told) in caplog.record_tuples  # not always the last: each is told by its thread
 
 
 def test_another_error_of_the_start_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

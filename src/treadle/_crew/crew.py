@@ -34,6 +34,10 @@ from treadle._sync.aside import run_aside
 from treadle._sync.line import NOTHING_YET, Nothing
 from treadle.errors import WorkerLost
 
+# After so long without work, a worker that has nothing of its own leaves: what its crew calls may hold the owner of the
+# run, and until then the thread holds both.
+IDLE_SECONDS = 10.0
+
 
 class Crew(Muster):
     """Up to ``max_workers`` workers, started as work waits for them.

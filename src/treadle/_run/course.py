@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from treadle._core.tell import tell
 from treadle._core.user_code import call_guarded
 from treadle._crew.advisor import Advisor
 from treadle._crew.chunking import ChunkSizer
-from treadle._crew.crew import Crew
+from treadle._crew.crew import IDLE_SECONDS, Crew
 from treadle._crew.onlook import in_hand, states_of
 from treadle._crew.policy import Policy
 from treadle._crew.stragglers import Stragglers
@@ -81,8 +82,11 @@ class Course:
             *(settings.max_workers, chunksize, settings.buffersize, choice.pace, settings.lead),
             may_join=not policy.is_needed,
         )
+        self._has_resource = plan.resource is not None
+        has_own = choice.name != "threads" or self._has_resource or plan.initializer is not None
         self.crew = Crew(
             *(self.name, settings.max_workers, choice.make_engine, sizer, self, policy, self.deadline),
+            idle_seconds=math.inf if has_own else IDLE_SECONDS,
             make_worker=choice.make_worker,
         )
         self.intake = Intake(items, self.ledger, self.crew)
@@ -110,7 +114,6 @@ class Course:
             self.on_end.append(choice.decider.end)
         self._tuning: Tuning | None = None  # where the number of workers is not fixed
         self._plan = plan
-        self._has_resource = plan.resource is not None
         self._first_failure: tuple[Chunk, int] | None = None
         self.stop_deadline = 0.0
         self._timer: Timer | None = None  # for ``_cancel_rest``

@@ -18,6 +18,7 @@ from treadle._core.retry import Retry
 from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineOption, WorkersOption, as_initargs, check_callable
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
+from treadle._crew.crew import IDLE_SECONDS
 from treadle._crew.policy import Policy
 from treadle._engines.resource import as_resource, spares
 from treadle._run.choosing import check_engine
@@ -33,7 +34,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-IDLE_SECONDS = 10.0
 _numbers = count()
 
 
