@@ -66,7 +66,13 @@ class Stragglers:
             tell(
                 logging.WARNING,
                 "%s %r leaves a %s behind: the call for item %d (%s) still runs after %.1f s in %s",
-                *(self.kind, self.name, call.kind, state.index, state.item, state.seconds, state.thread),
+                self.kind,
+                self.name,
+                call.kind,
+                state.index,
+                state.item,
+                state.seconds,
+                state.thread,
             )
 
     def _log_together(self, calls: list[LeftBehind]) -> None:
@@ -76,7 +82,12 @@ class Stragglers:
         tell(
             logging.WARNING,
             "%s %r leaves %d %ss behind: the calls for items %s and %d more still run, the oldest after %.1f s",
-            *(self.kind, self.name, len(calls), calls[0].kind, named, len(calls) - MAX_LINES),
+            self.kind,
+            self.name,
+            len(calls),
+            calls[0].kind,
+            named,
+            len(calls) - MAX_LINES,
             max(state.seconds for state in states),
         )
 

@@ -134,7 +134,10 @@ def _speeds(it: Findings, engine: DiagnosedEngine, numbers: Iterable[int]) -> li
     return [
         measured.get(workers)
         or Speed(
-            *(engine, workers, _extrapolate(it, engine, workers, measured), 0.0),
+            engine=engine,
+            workers=workers,
+            per_second=_extrapolate(it, engine, workers, measured),
+            gain=0.0,
             memory=None if memory is None else workers * memory,
             start=None,
             is_measured=False,

@@ -43,7 +43,12 @@ def wrap_plan(plan: CallPlan) -> Parcel:
         wrap(thing, what)
     return wrap(
         (
-            *(plan.fn, plan.spread, plan.initializer, plan.initargs, plan.resource, plan.brings_context),
+            plan.fn,
+            plan.spread,
+            plan.initializer,
+            plan.initargs,
+            plan.resource,
+            plan.brings_context,
             plan.chunksize,
         ),
         "the function",

@@ -76,19 +76,8 @@ class Course:
         self.name = settings.name
         self.ledger = Ledger(settings.ordered)
         self.deadline = None if settings.timeout is None else clock.now() + settings.timeout
-        # Where calls are held to a policy, each is a chunk of its own.
-        chunksize = 1 if policy.is_needed else settings.chunksize
-        sizer = ChunkSizer(
-            *(settings.max_workers, chunksize, settings.buffersize, choice.pace, settings.lead),
-            may_join=not policy.is_needed,
-        )
         self._has_resource = plan.resource is not None
-        has_own = choice.name != "threads" or self._has_resource or plan.initializer is not None
-        self.crew = Crew(
-            *(self.name, settings.max_workers, choice.make_engine, sizer, self, policy, self.deadline),
-            idle_seconds=math.inf if has_own else IDLE_SECONDS,
-            make_worker=choice.make_worker,
-        )
+        self.crew = self._make_crew(policy, plan, choice)
         self.intake = Intake(items, self.ledger, self.crew)
         self.waker: Waker = Parker()
         self._closers: list[Parker] = []  # threads in ``end``
@@ -125,6 +114,31 @@ class Course:
         self._outer = current_scope()
         self._registrations: list[tuple[Scope, Registration]] = []
         register.enroll(self)
+
+    def _make_crew(self, policy: Policy, plan: CallPlan, choice: EngineChoice) -> Crew:
+        settings = self.settings
+        # Where calls are held to a policy, each is a chunk of its own.
+        chunksize = 1 if policy.is_needed else settings.chunksize
+        sizer = ChunkSizer(
+            max_workers=settings.max_workers,
+            chunksize=chunksize,
+            buffersize=settings.buffersize,
+            pace=choice.pace,
+            lead=settings.lead,
+            may_join=not policy.is_needed,
+        )
+        has_own = choice.name != "threads" or plan.resource is not None or plan.initializer is not None
+        return Crew(
+            name=self.name,
+            max_workers=settings.max_workers,
+            make_engine=choice.make_engine,
+            sizer=sizer,
+            account=self,
+            policy=policy,
+            deadline=self.deadline,
+            idle_seconds=math.inf if has_own else IDLE_SECONDS,
+            make_worker=choice.make_worker,
+        )
 
     # Going on
 

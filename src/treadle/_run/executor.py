@@ -137,14 +137,22 @@ class PoolExecutor(ThreadPoolExecutor):
         if resource is not None:
             check_callable("resource", resource)
         policy = Policy(
-            *(call_timeout, retry, limiter, hedge, DEFAULT_GRACE_SECONDS if grace is None else grace),
-            workers if max_abandoned is None else max_abandoned,
+            call_timeout=call_timeout,
+            retry=retry,
+            limiter=limiter,
+            hedge=hedge,
+            grace=DEFAULT_GRACE_SECONDS if grace is None else grace,
+            max_abandoned=workers if max_abandoned is None else max_abandoned,
             spares=spares(resource),
         )
         name = thread_name_prefix or f"pool-{next(_numbers)}"
         self._book = TaskBook(
             TaskSpec(
-                *("executor", name, workers, policy, PoolClosed),
+                kind="executor",
+                name=name,
+                max_workers=workers,
+                policy=policy,
+                refuse=PoolClosed,
                 initializer=initializer,
                 initargs=as_initargs(initargs),
                 resource=as_resource(resource, retry),

@@ -130,12 +130,34 @@ def prepare(
         max_abandoned=workers if max_abandoned is None else max_abandoned,
         engine=engine,
     )
-    policy = Policy(
-        *(call_timeout, retry, limiter, hedge, settings.grace, settings.max_abandoned), spares=spares(resource)
-    )
+    policy = _make_policy(settings, resource, call_timeout, retry, limiter, hedge)
     plan = CallPlan(
-        *(fn, copy_context(), spread, initializer, as_initargs(initargs), as_resource(resource, retry)),
+        fn,
+        copy_context(),
+        spread=spread,
+        initializer=initializer,
+        initargs=as_initargs(initargs),
+        resource=as_resource(resource, retry),
         max_tasks_per_child=max_tasks_per_child,
         chunksize=chunksize,
     )
     return Recipe(settings, policy, plan)
+
+
+def _make_policy(
+    settings: Settings,
+    resource: Callable[[], Any] | None,
+    call_timeout: float | None,
+    retry: Retry | None,
+    limiter: Limiter | None,
+    hedge: Hedge | None,
+) -> Policy:
+    return Policy(
+        call_timeout=call_timeout,
+        retry=retry,
+        limiter=limiter,
+        hedge=hedge,
+        grace=settings.grace,
+        max_abandoned=settings.max_abandoned,
+        spares=spares(resource),
+    )

@@ -77,7 +77,8 @@ class TaskEngine:
     def __init__(self, spec: TaskSpec) -> None:
         self._spec = spec
         self._plan = CallPlan(
-            *(make_call, copy_context()),
+            make_call,
+            copy_context(),
             initializer=spec.initializer,
             initargs=spec.initargs,
             resource=spec.resource,
@@ -96,7 +97,12 @@ class TaskEngine:
         spec = self._spec
         self._engine = self._tuning = self._loop = None
         crew = self._crew = Crew(
-            *(spec.name, spec.max_workers, None, TaskSizer(spec.max_workers, 1, None), account, spec.policy),
+            name=spec.name,
+            max_workers=spec.max_workers,
+            make_engine=None,
+            sizer=TaskSizer(spec.max_workers, chunksize=1, buffersize=None),
+            account=account,
+            policy=spec.policy,
             idle_seconds=spec.idle_seconds,
             prefix=spec.prefix,
         )

@@ -110,23 +110,23 @@ class TaskGroup:
     ) -> None:
         check_engine(engine, None)
         workers = count_workers(max_workers, engine)
-        if timeout is not None:
-            check_seconds("timeout", timeout)
-        if name is not None and not isinstance(name, str):
-            raise WrongType("name", describe(name), "a string")
-        if on_error not in ("cancel", "collect"):
-            raise not_among("on_error", on_error, ("cancel", "collect"))
-        if resource is not None:
-            check_callable("resource", resource)
+        _check(timeout, name, on_error, resource)
         policy = Policy(
-            *(call_timeout, retry, limiter, hedge),
-            DEFAULT_GRACE_SECONDS if grace is None else grace,
-            workers if max_abandoned is None else max_abandoned,
+            call_timeout=call_timeout,
+            retry=retry,
+            limiter=limiter,
+            hedge=hedge,
+            grace=DEFAULT_GRACE_SECONDS if grace is None else grace,
+            max_abandoned=workers if max_abandoned is None else max_abandoned,
             spares=spares(resource),
         )
         self._book = TaskBook(
             TaskSpec(
-                *("group", "group" if name is None else name, workers, policy, GroupClosed),
+                kind="group",
+                name="group" if name is None else name,
+                max_workers=workers,
+                policy=policy,
+                refuse=GroupClosed,
                 resource=as_resource(resource, retry),
                 engine=engine,
                 is_tuned=max_workers == "auto",
@@ -354,3 +354,14 @@ def first_success(*fns: Callable[[], T], timeout: float | None = None, grace: fl
         if not winners:
             raise
     return winners[0].result()
+
+
+def _check(timeout: object, name: object, on_error: object, resource: object) -> None:
+    if timeout is not None:
+        check_seconds("timeout", timeout)
+    if name is not None and not isinstance(name, str):
+        raise WrongType("name", describe(name), "a string")
+    if on_error not in ("cancel", "collect"):
+        raise not_among("on_error", on_error, ("cancel", "collect"))
+    if resource is not None:
+        check_callable("resource", resource)

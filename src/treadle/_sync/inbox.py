@@ -102,7 +102,8 @@ class Inbox:
             tell(
                 logging.WARNING,
                 "calls of %s still come %.1f s after the end of the loop they are for, and are dropped",
-                *(describe_function(self._callback), clock.now() - gone_at),
+                describe_function(self._callback),
+                clock.now() - gone_at,
             )
 
 
