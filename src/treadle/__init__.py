@@ -23,12 +23,11 @@ from treadle._run.to_thread import to_thread
 from treadle._run.traversal import Traversal, traverse
 from treadle._show.dump import dump
 from treadle._sync.cancelling import on_cancel, shield, sleep
-from treadle._sync.channel import Channel
+from treadle._sync.channel import Channel, Producer
 from treadle._sync.guarded import Guarded, Held
 from treadle._sync.limiter import Limiter
 from treadle._sync.locks import Lock, RLock
 from treadle._sync.on_loop import on_loop
-from treadle._sync.producer import Producer
 from treadle._sync.watching import watch_locks
 from treadle.errors import (
     BlocksEventLoop,

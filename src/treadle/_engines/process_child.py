@@ -29,11 +29,20 @@ from treadle._core.real_time import perf_counter
 from treadle._core.user_code import is_a
 from treadle._engines.engine import CallPlan
 from treadle._engines.inline import InlineEngine
-from treadle._engines.process_keeper import LOOK_SIGNAL
 from treadle._engines.process_lifeline import Lifeline
 from treadle._engines.process_pickling import Parcel, pack, unwrap, wrap_error
 from treadle._engines.process_surroundings import enter
-from treadle._engines.process_wire import BEGUN, ENDED, GIVE_BACK, PAGE_BYTES, STOP, UNPACKING, LineClosed, Wire
+from treadle._engines.process_wire import (
+    BEGUN,
+    ENDED,
+    GIVE_BACK,
+    LOOK_SIGNAL,
+    PAGE_BYTES,
+    STOP,
+    UNPACKING,
+    LineClosed,
+    Wire,
+)
 from treadle._sync.aside import guard
 
 # After so long, what calls came to is reported, though others of the portion are still to be made ...

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from treadle._core.real_time import monotonic
 from treadle._engines.process_lifeline import Lifeline
+from treadle._engines.process_wire import LOOK_SIGNAL
 
 LOOK = b"l"
 KILL = b"k"
@@ -37,8 +38,6 @@ DESCRIPTORS = 4
 LAST_SECONDS = 2.0
 # How often to look whether our own parent still lives; that is only for the case that a copy of it holds our sockets.
 LOOK_SECONDS = 1.0
-# Has a process look into the page that it shares with its worker. By default this one is ignored: it hurts nobody else.
-LOOK_SIGNAL = signal.SIGURG
 
 
 @dataclass(eq=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import struct
 from typing import Any, Final
@@ -199,6 +200,8 @@ def open_page() -> int:
     return page
 
 
+# Has a process look into the page that it shares with its worker. By default this one is ignored: it hurts nobody else.
+LOOK_SIGNAL = signal.SIGURG
 PAGE_BYTES = 40
 # What stands where in the memory that worker and process share, each a 64-bit number. The process writes:
 BEGUN = 0  # calls of the present portion that have begun,
