@@ -10,6 +10,7 @@ import pytest
 
 import treadle
 from tests.conftest import Gate
+from tests.places import wait_until
 from treadle._run import task_book
 from treadle._run.task_book import TaskBook
 from treadle.testing import ManualClock, assert_no_leaked_threads
@@ -179,3 +180,33 @@ def test_cancellation_goes_on_while_somebody_submits(gate: Gate, monkeypatch: py
         gate.open()
 
     assert [task.done() for task in held] == [True] * 3
+
+
+class Todo(list[Any]):
+    """The call of a task, which a worker takes right after somebody has looked whether it is there."""
+
+    def __init__(self, given: list[Any], gate: Gate) -> None:
+        super().__init__(given)
+        self._gate = gate
+        self._looker = threading.current_thread()
+
+    def __len__(self) -> int:
+        count = super().__len__()
+        if threading.current_thread() is self._looker:
+            self._gate.open()
+            wait_until(lambda: list.__len__(self) == 0)
+        return count
+
+
+def test_cancel_says_so_only_where_no_worker_takes_the_call_meanwhile(gate: Gate) -> None:
+    with treadle.PoolExecutor(1) as pool:
+        pool.submit(gate.hold)
+        gate.wait_for_arrivals()
+        task = pool.submit(abs, -1)
+        assert task._chunk is not None
+        task._chunk.todo = Todo(task._chunk.todo, gate)
+
+        said = pool._book.cancel_running(task)
+
+        gate.open()
+        assert said == task.cancelled()

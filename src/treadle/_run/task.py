@@ -192,7 +192,7 @@ class Task(Future[T]):
             chunk.todo.append(call)
             raise
         chunk.items.clear()  # it may stay in the queue for long, and should not keep the arguments
-        return True
+        return self.cancelled()
 
     def done(self) -> bool:
         """Return True if the call has ended, or was cancelled."""

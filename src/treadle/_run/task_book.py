@@ -137,7 +137,8 @@ class TaskBook:
             if chunk is None or task.done():
                 return task.cancelled()
             trial = chunk.trial
-            is_open = bool(chunk.todo) and (trial is None or trial.twin is None)
+            # By one atomic step: workers take it without the lock.
+            is_open = (trial is None or trial.twin is None) and self._take_back(chunk)
             chunks: list[Chunk] = [chunk]
             if trial is not None and trial.twin is not None:
                 chunks.append(trial.twin)
@@ -147,7 +148,7 @@ class TaskBook:
             crew.cancel_chunks(chunks, "it was cancelled")
         if is_open:
             self.discard(task, chunk)
-        return is_open
+        return is_open and task.cancelled()
 
     def cancel_unbegun(self, task: Task[Any]) -> None:
         """Cancel ``task`` if its call has not begun."""
