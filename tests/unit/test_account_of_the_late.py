@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 
 import treadle
+from tests.asides import Aside
+from tests.calls import FOR_EVER_SECONDS
 from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.contract.engine_contract import make_chunk
 from tests.places import wait_until
+from treadle._core.chunk import Chunk
+from treadle._core.trial import Failure, Trial
 from treadle._engines.engine import CallPlan
 from treadle._engines.executor import Dispatch, ExecutorEngine
 from treadle.testing import ManualClock
@@ -117,6 +121,42 @@ def test_a_hedged_item_whose_second_call_never_began_is_what_the_first_came_to(g
     assert (outcome.status, outcome.attempts) == ("failed", 1)
     assert isinstance(outcome.error, ValueError)
     assert run.stats.failed == 1
+
+
+def test_a_second_call_that_never_began_leaves_the_item_to_the_first_that_still_runs(gate: Gate) -> None:
+    """As the run ends, the second ends first, at the limiter."""
+
+    def call(_: int) -> None:
+        try:
+            treadle.sleep(FOR_EVER_SECONDS)
+        finally:
+            gate.hold()
+
+    limiter = treadle.Limiter(max_per_second=0.001, burst=1)
+    hedge = treadle.Hedge(after=0.001, max_extra=1)
+    run = treadle.map(call, [7], max_workers=2, hedge=hedge, limiter=limiter, grace=PATIENCE_SECONDS)
+    wait_until(lambda: len(run._course.crew.chunks_in_hand()) == 2)
+
+    closing = Aside(run.close)
+    gate.wait_for_arrivals()
+    wait_until(lambda: len(run._course.crew.chunks_in_hand()) == 1)
+    gate.open()
+    closing.value()
+
+    (outcome,) = run.rest()
+    assert (outcome.status, outcome.attempts) == ("cancelled", 1)
+
+
+def test_a_call_that_ended_as_it_was_cancelled_has_begun_though_its_second_never_did() -> None:
+    """The second has its account, and its own call was not made."""
+    chunk = Chunk(0, ["item"])
+    chunk.trial = Trial(beside=Failure(treadle.Cancelled(), 0.0))
+    chunk.failures, chunk.results = {0: treadle.Cancelled()}, [None]
+    chunk.mark_cancelled()
+
+    chunk.withdraw_cancelled()
+
+    assert chunk.status(0) == "cancelled"
 
 
 def test_items_left_behind_with_an_executor_may_have_begun(gate: Gate) -> None:

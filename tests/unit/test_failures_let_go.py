@@ -112,6 +112,17 @@ def a_hedged_call_raises() -> None:
 
 
 @way
+def both_calls_of_a_hedge_raise() -> None:
+    both = threading.Barrier(2)
+
+    def fail_together(item: int) -> None:
+        both.wait(30)
+        fail(item)
+
+    list(treadle.map(fail_together, [1], hedge=treadle.Hedge(after=0.001, max_extra=1)))
+
+
+@way
 def a_resource_is_renewed() -> None:
     resource = treadle.Resource(object, renew_on=ValueError)
     list(treadle.map(lambda item, held: fail(item), [1], resource=resource))

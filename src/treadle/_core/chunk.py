@@ -182,7 +182,7 @@ class Chunk:
         """Return how many calls had begun and were cancelled, or left behind, without an answer."""
         if not (self.was_cut or self.end == "abandoned") or len(self.results) >= len(self.items):
             return 0
-        if self.trial is not None and self.trial.begun is None:
+        if self.trial is not None and self.trial.begun is None and self.trial.beside is None:
             return 0
         return self.left_behind or 1
 

@@ -133,10 +133,12 @@ class Attempts:
         is_answer = bool(chunk.results) and not chunk.failures
         twin = trial.twin
         if twin is not None and twin.trial is not None:
-            if not (is_answer or self._crew.is_stopping):
+            never_began = trial.begun is None and twin.trial.begun is not None
+            if not is_answer and (never_began or not self._crew.is_stopping):
                 self._leave_it_to(twin, chunk)
                 return False
             self._dismiss(twin)
+            trial.twin = None
         if trial.original is not None:
             self._crew.account.note_replaced(trial.original, chunk)
             trial.original = None
@@ -148,12 +150,13 @@ class Attempts:
         assert twin.trial is not None
         assert chunk.trial is not None
         chunk.trial.is_void = True
-        twin.trial.twin = None
+        chunk.trial.twin = twin.trial.twin = None  # neither leads to the other any more, whose error leads back
         if chunk.failures:
             twin.trial.beside = Failure(chunk.failures[0], 0.0, is_timed_out=chunk.trial.is_timed_out)
         if twin.trial.original is chunk:
             self._crew.account.note_replaced(chunk, twin)
             twin.trial.original = None
+        chunk.trial.original = None  # as above
 
     def _dismiss(self, twin: Chunk) -> None:
         assert twin.trial is not None
