@@ -24,7 +24,7 @@ from tests.conftest import PATIENCE_SECONDS, Gate
 from tests.contract.engine_contract import make_chunk
 from tests.places import wait_until
 from treadle._engines.engine import CallPlan
-from treadle._engines.executor import PORTION_SECONDS, Dispatch, ExecutorEngine
+from treadle._engines.executor import PORTION_SECONDS, Dispatch, ExecutorEngine, Portion
 from treadle._run.choosing import default_workers
 
 
@@ -310,3 +310,30 @@ def test_an_executor_that_makes_each_call_once_is_not_asked_again() -> None:
     engine.make_calls(chunk)
 
     assert chunk.results == [None, 2]
+
+
+def test_after_a_call_that_is_asked_to_end_no_other_of_its_portion_begins(threads: Executor) -> None:
+    """Each of them would only feel it in turn, and count as a failure."""
+    made: list[int] = []
+
+    def call(item: int) -> None:
+        made.append(item)
+        chunk.mark_cancelled()
+        treadle.sleep(60)
+
+    dispatch = Dispatch(threads, CallPlan(call, copy_context()))
+    chunk = make_chunk([1, 2, 3])
+    chunk.own_scope()
+
+    def cancel() -> None:
+        wait_until(lambda: bool(made))
+        chunk.own_scope().cancel("it was cancelled")
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    portion = Portion(dispatch, chunk, [1, 2, 3])
+    results, _, errors, _, _ = portion()
+    canceller.join()
+
+    assert (made, results) == ([1], [None])
+    assert isinstance(errors[0], treadle.Cancelled)

@@ -26,9 +26,16 @@ Answer = tuple[list[Any], bool, dict[int, Told], dict[int, tuple[str, str]], lis
 
 
 def make_calls(
-    call: Callable[[Any], Any], items: list[Any], make_context: Callable[[], Context], seconds: float
+    call: Callable[[Any], Any],
+    items: list[Any],
+    make_context: Callable[[], Context],
+    seconds: float,
+    are_cancelled: Callable[[], bool] = bool,
 ) -> tuple[list[Any], dict[int, BaseException], list[float]]:
-    """Call ``call`` with ``items`` one by one, beginning none after ``seconds``; return results, errors, and times."""
+    """Call ``call`` with ``items`` one by one, and return results, errors, and times.
+
+    No further one begins after ``seconds``, or when ``are_cancelled()`` says that they are to end: by default never.
+    """
     results: list[Any] = []
     errors: dict[int, BaseException] = {}
     ends: list[float] = []
@@ -42,7 +49,7 @@ def make_calls(
             errors[at] = error
         results.append(result)
         ends.append(tell_seconds() - began)
-        if ends[-1] >= seconds:
+        if ends[-1] >= seconds or are_cancelled():
             break
     return results, errors, ends
 

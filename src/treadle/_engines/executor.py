@@ -92,7 +92,9 @@ class Portion(QuietSeat):
                 around.take_out()
 
         try:
-            results, errors, ends = make_calls(call, self.items, dispatch.make_context, PORTION_SECONDS)
+            results, errors, ends = make_calls(
+                call, self.items, dispatch.make_context, PORTION_SECONDS, lambda: self._chunk.is_cancelled
+            )
         finally:
             here.seat = before
             around.put_back()
