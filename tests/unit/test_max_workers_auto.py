@@ -310,17 +310,21 @@ def test_the_next_run_of_the_same_function_begins_where_the_last_one_ended() -> 
         list(run)
 
 
-def test_what_a_run_has_learnt_is_kept() -> None:
+def test_what_a_run_has_learnt_is_kept(gate: Gate) -> None:
     def call(item: int) -> int:
         if item == 0:
             raise OSError("busy")
         if item == 1:  # so that the run does not end before this is known
-            wait_until(lambda: crew_of(first).max_workers < START_WORKERS)
+            gate.hold()
         return item
 
     limiter = treadle.Limiter(throttled=OSError)
-    first = treadle.map(call, [0, 1], max_workers="auto", chunksize=1, limiter=limiter)
-    list(first.outcomes())
+    with treadle.map(call, [0, 1], max_workers="auto", chunksize=1, limiter=limiter) as first:
+        outcomes = first.outcomes()
+        assert next(outcomes).status == "failed"
+        wait_until(lambda: crew_of(first).max_workers < START_WORKERS)
+        gate.open()
+        list(outcomes)
 
     with treadle.map(call, [2], max_workers="auto", limiter=limiter) as run:
         assert crew_of(run).max_workers == int(0.7 * START_WORKERS)
