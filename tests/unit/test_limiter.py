@@ -217,6 +217,7 @@ def test_many_threads_keep_the_rate_too(hands: ManualClock) -> None:
         hands.wait_for_sleepers()
         hands.advance(seeded.choice([EIGHTH / 8, EIGHTH / 4, EIGHTH, 2 * EIGHTH]))
         wait_until(lambda: limiter._next > hands.now() or not waiting_in(limiter))
+        wait_until(lambda: len(times) == 20 - len(waiting_in(limiter)))  # each has noted when, and not later
     crowd.wait_for_end()
 
     assert len(times) == 20
@@ -235,7 +236,7 @@ def test_a_clock_that_jumps_lets_no_more_than_the_burst_through(hands: ManualClo
     crowd.wait_for_passes(3)
     hands.wait_for_sleepers()
 
-    assert crowd.passed == [0, 1, 2, 3, 4, 5]
+    assert sorted(crowd.passed) == [0, 1, 2, 3, 4, 5]  # three at once, each of which says so by itself
     for _ in range(3):
         hands.wait_for_sleepers()
         hands.advance(EIGHTH)

@@ -253,7 +253,7 @@ def test_an_executor_whose_engine_another_thread_chooses() -> None:
 def test_a_run_that_is_over() -> None:
     """What it came to can be had in the child, too, also where another thread is at its end."""
     lines = lines_of_child("""
-        run = treadle.map(int, ["1", "x", "3"], max_workers=1)
+        run = treadle.map(int, ["1", "x"], max_workers=1)
         try:
             list(run)
         except ValueError:
@@ -263,7 +263,7 @@ def test_a_run_that_is_over() -> None:
         os._exit(0)
     """)
 
-    assert lines == ["['x', '3']", "None", "1"]
+    assert lines == ["['x']", "None", "1"]
 
 
 def test_a_run_that_goes_on() -> None:

@@ -21,12 +21,12 @@ def same(item: int) -> int:
 
 def functions_of_a_run() -> set[tuple[str, str]]:
     """Return each function that ``map`` calls for one item, on whichever thread, and the module it is in."""
-    found: set[tuple[str, str]] = set()
+    found: list[tuple[str, str]] = []  # a worker may be at its last steps when it is looked at
 
     def note(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
         if event == "call" and PACKAGE in (path := Path(code.co_filename)).parents:
-            found.add((path.relative_to(PACKAGE).as_posix(), code.co_qualname))
+            found.append((path.relative_to(PACKAGE).as_posix(), code.co_qualname))
 
     before = sys.getprofile()
     threading.setprofile(note)
@@ -36,7 +36,7 @@ def functions_of_a_run() -> set[tuple[str, str]]:
     finally:
         sys.setprofile(before)
         threading.setprofile(None)
-    return found
+    return set(found[:])
 
 
 def test_the_way_of_one_item_gets_no_longer() -> None:
