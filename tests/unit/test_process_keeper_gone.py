@@ -37,8 +37,9 @@ STUCK = """
         while kind == "waits":
             time.sleep(1000)
         if kind == "starts":
-            with open(f"{folder}/started", "w") as file:
+            with open(f"{folder}/started.new", "w") as file:
                 file.write(str(subprocess.Popen(["sleep", "1000"]).pid))
+            os.rename(f"{folder}/started.new", f"{folder}/started")
             time.sleep(1000)
 
     def end_keeper(fate):

@@ -16,6 +16,7 @@ import treadle
 from tests.conftest import PATIENCE_SECONDS
 from tests.others import Other, wait_until_it_waits
 from tests.places import wait_until
+from treadle._core.raw import make_rlock
 
 PLAIN = (threading.Lock, threading.RLock)
 each_kind = pytest.mark.parametrize("kind", ["Lock", "RLock"])
@@ -243,7 +244,7 @@ def test_treadle_runs_in_the_block_on_plain_locks() -> None:
         with treadle.TaskGroup() as group:
             tasks = [group.submit(abs, -number) for number in range(100)]
         assert [task.result() for task in tasks] == list(range(100))
-        assert type(tasks[0]._condition._lock) is type(PLAIN[1]())  # type: ignore[attr-defined]
+        assert type(tasks[0]._condition._lock) is type(make_rlock())  # type: ignore[attr-defined]
     assert told.deadlocks == []
 
 

@@ -27,7 +27,8 @@ class _KeptRLock(_Real):  # type: ignore[misc]  # typeshed has it for final, but
     def __enter__(self) -> bool:
         before = self._recursion_count()
         try:
-            return bool(self.acquire())
+            self.acquire()
+            return True
         except BaseException:
             if self._recursion_count() > before:
                 self.release()
