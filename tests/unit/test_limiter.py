@@ -236,7 +236,7 @@ def test_a_clock_that_jumps_lets_no_more_than_the_burst_through(hands: ManualClo
     crowd.wait_for_passes(3)
     hands.wait_for_sleepers()
 
-    assert sorted(crowd.passed) == [0, 1, 2, 3, 4, 5]  # three at once, each of which says so by itself
+    assert set(crowd.passed) == {0, 1, 2, 3, 4, 5}  # three at once, each of which says so by itself
     for _ in range(3):
         hands.wait_for_sleepers()
         hands.advance(EIGHTH)
