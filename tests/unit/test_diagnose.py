@@ -508,7 +508,7 @@ def test_few_items_get_few_workers(count: int) -> None:
     assert max(speed.workers for speed in found.speeds) <= count
 
 
-@pytest.mark.parametrize("items", [[0.001] * 3, iter([0.001] * 3)], ids=["a list", "an iterator"])
+@pytest.mark.parametrize("items", [[0.02] * 3, iter([0.02] * 3)], ids=["a list", "an iterator"])
 def test_few_items_that_are_called_again_are_a_sample_of_many(items: Iterable[float]) -> None:
     found = treadle.diagnose(wait, items, seconds=30, max_workers=8)
 

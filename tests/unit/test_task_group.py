@@ -17,6 +17,7 @@ import pytest
 import treadle
 from tests.calls import FOR_EVER_SECONDS, Nap
 from tests.conftest import Gate
+from tests.places import wait_until
 from tests.programs import WAIT_FOR_CTRL_C, finish, lines_of, start_program
 from treadle._core.cancellation import Scope, current_scope
 from treadle._core.gil import is_gil_enabled
@@ -786,9 +787,10 @@ def test_while_calls_begin_and_end_it_waits_in_silence(gate: Gate, caplog: pytes
     with ManualClock() as clock:
         waiting = Waiting(clock, caplog, gate)
         with waiting(id):
-            for _ in range(3):
+            for number in range(1, 4):
                 clock.advance(4)
                 waiting.group.submit(abs, -1).result()
+                wait_until(lambda number=number: waiting.group.stats.succeeded == number)  # type: ignore[misc]
                 clock.advance(4)
                 clock.wait_for_sleepers()
 
