@@ -43,6 +43,7 @@ from tests.stress.group_world import (
     succeed,
 )
 from treadle import sleep as sleep_in_body
+from treadle._sync import timekeeper
 from treadle.errors import Cancelled
 from treadle.testing import assert_no_leaked_threads
 
@@ -337,7 +338,8 @@ def _leaking_no_threads() -> Iterator[None]:
         with assert_no_leaked_threads():
             yield
     except AssertionError as error:
-        raise Stuck(str(error)) from None
+        timers = [timer.action for _, _, timer in timekeeper._present()._heap if not timer.is_cancelled]
+        raise Stuck(f"{error}\ntimers that are set: {timers}") from None
 
 
 def explore(examples: int, steps: int, seeded: bool) -> None:

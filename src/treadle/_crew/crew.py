@@ -151,6 +151,7 @@ class Crew(Muster):
             self.account.note_done(chunk)
         if (coming := self._on_its_way) is not None:  # whoever sent it may have been interrupted before that
             self._see_off(coming)  # it may have arrived meanwhile, which takes no lock
+            self._rest_watch()  # it may have been the last, and will not say that it has left
         self._dismiss_one()
         self._is_stopped = True
 
