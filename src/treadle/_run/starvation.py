@@ -87,7 +87,7 @@ class Starvation:
 
     def _look(self) -> None:
         """Look what the workers do, on the timekeeper's thread."""
-        self._timers.clear()
+        self.end()  # this timer, or one that was set meanwhile: then another look is set below
         book = self._book()
         if book is None or self._is_over() or not book.crew.count_waiting():
             self._seen, self._looks = {}, 0
