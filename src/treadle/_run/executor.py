@@ -15,13 +15,13 @@ from treadle._core.hedge import Hedge
 from treadle._core.option_names import suggesting
 from treadle._core.outcome import Stats
 from treadle._core.retry import Retry
-from treadle._core.settings import DEFAULT_GRACE_SECONDS, EngineOption, WorkersOption, as_initargs, check_callable
+from treadle._core.settings import EngineOption, WorkersOption, as_initargs, check_callable
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
 from treadle._crew.crew import IDLE_SECONDS
-from treadle._crew.policy import Policy
-from treadle._engines.resource import as_resource, spares
+from treadle._engines.resource import as_resource
 from treadle._run.choosing import check_engine
+from treadle._run.options import make_policy
 from treadle._run.task import Task
 from treadle._run.task_book import TaskBook
 from treadle._run.task_engine import TaskSpec
@@ -136,15 +136,7 @@ class PoolExecutor(ThreadPoolExecutor):
             check_callable("initializer", initializer)
         if resource is not None:
             check_callable("resource", resource)
-        policy = Policy(
-            call_timeout=call_timeout,
-            retry=retry,
-            limiter=limiter,
-            hedge=hedge,
-            grace=DEFAULT_GRACE_SECONDS if grace is None else grace,
-            max_abandoned=workers if max_abandoned is None else max_abandoned,
-            spares=spares(resource),
-        )
+        policy = make_policy(workers, resource, grace, max_abandoned, call_timeout, retry, limiter, hedge)
         name = thread_name_prefix or f"pool-{next(_numbers)}"
         self._book = TaskBook(
             TaskSpec(

@@ -130,7 +130,7 @@ def prepare(
         max_abandoned=workers if max_abandoned is None else max_abandoned,
         engine=engine,
     )
-    policy = _make_policy(settings, resource, call_timeout, retry, limiter, hedge)
+    policy = make_policy(workers, resource, grace, max_abandoned, call_timeout, retry, limiter, hedge)
     plan = CallPlan(
         fn,
         copy_context(),
@@ -144,20 +144,23 @@ def prepare(
     return Recipe(settings, policy, plan)
 
 
-def _make_policy(
-    settings: Settings,
+def make_policy(
+    workers: int,
     resource: Callable[[], Any] | None,
+    grace: float | None,
+    max_abandoned: int | None,
     call_timeout: float | None,
     retry: Retry | None,
     limiter: Limiter | None,
     hedge: Hedge | None,
 ) -> Policy:
+    """Return what calls are held to, by the options of ``map``, a group or an executor with so many workers."""
     return Policy(
         call_timeout=call_timeout,
         retry=retry,
         limiter=limiter,
         hedge=hedge,
-        grace=settings.grace,
-        max_abandoned=settings.max_abandoned,
+        grace=DEFAULT_GRACE_SECONDS if grace is None else grace,
+        max_abandoned=workers if max_abandoned is None else max_abandoned,
         spares=spares(resource),
     )

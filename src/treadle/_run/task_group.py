@@ -23,9 +23,9 @@ from treadle._core.settings import (
 )
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._core.user_code import is_a
-from treadle._crew.policy import Policy
-from treadle._engines.resource import as_resource, spares
+from treadle._engines.resource import as_resource
 from treadle._run.choosing import check_engine
+from treadle._run.options import make_policy
 from treadle._run.task import Task
 from treadle._run.task_book import NOT_BEGUN, TaskBook
 from treadle._run.task_engine import TaskSpec
@@ -111,15 +111,7 @@ class TaskGroup:
         check_engine(engine, None)
         workers = count_workers(max_workers, engine)
         _check(timeout, name, on_error, resource)
-        policy = Policy(
-            call_timeout=call_timeout,
-            retry=retry,
-            limiter=limiter,
-            hedge=hedge,
-            grace=DEFAULT_GRACE_SECONDS if grace is None else grace,
-            max_abandoned=workers if max_abandoned is None else max_abandoned,
-            spares=spares(resource),
-        )
+        policy = make_policy(workers, resource, grace, max_abandoned, call_timeout, retry, limiter, hedge)
         self._book = TaskBook(
             TaskSpec(
                 kind="group",
