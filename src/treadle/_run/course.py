@@ -76,7 +76,6 @@ class Course:
         self.name = settings.name
         self.ledger = Ledger(settings.ordered)
         self.deadline = None if settings.timeout is None else clock.now() + settings.timeout
-        self._has_resource = plan.resource is not None
         self.crew = self._make_crew(policy, plan, choice)
         self.intake = Intake(items, self.ledger, self.crew)
         self.waker: Waker = Parker()
@@ -103,6 +102,7 @@ class Course:
             self.on_end.append(choice.decider.end)
         self._tuning: Tuning | None = None  # where the number of workers is not fixed
         self._plan = plan
+        self._has_resource = plan.resource is not None
         self._first_failure: tuple[Chunk, int] | None = None
         self.stop_deadline = 0.0
         self._timer: Timer | None = None  # for ``_cancel_rest``

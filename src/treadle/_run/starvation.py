@@ -78,18 +78,14 @@ class Starvation:
             return
         if self._timers.setdefault("next", timer) is not timer:
             timer.cancel()
-        if self._is_over():  # whoever ended it meanwhile has not seen this timer
+        if (book := self._book()) is None or book.closed is not None:  # whoever ended it has not seen this timer
             self.end()
-
-    def _is_over(self) -> bool:
-        book = self._book()
-        return book is None or book.closed is not None
 
     def _look(self) -> None:
         """Look what the workers do, on the timekeeper's thread."""
         self.end()  # this timer, or one that was set meanwhile: then another look is set below
         book = self._book()
-        if book is None or self._is_over() or not book.crew.count_waiting():
+        if book is None or book.closed is not None or not book.crew.count_waiting():
             self._seen, self._looks = {}, 0
             return
         stacks = read_stacks()
