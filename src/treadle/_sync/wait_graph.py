@@ -35,7 +35,7 @@ from typing import ClassVar, Protocol, Self, TypeAlias
 from treadle._core.cancellation import current_scope
 from treadle._core.greenlets import ARE_THREADS_GREENLETS
 from treadle._core.importing import import_waited_for
-from treadle._core.raw import make_rlock
+from treadle._core.raw import is_mine, make_rlock
 from treadle._core.uninterrupted import starts_uninterrupted
 from treadle._sync.circle import told
 from treadle._sync.parker import Parker
@@ -99,7 +99,7 @@ class Wait:
         global _lendings
         if not _is_hooked:
             _hook()
-        if _lock._is_owned():  # as threading.Condition asks it
+        if is_mine(_lock):
             _lendings += 1
             self._lent = _lock._release_save()
         self._outer = _waits.get(self.ident)  # what a signal handler or a finalizer, which now waits, has interrupted
