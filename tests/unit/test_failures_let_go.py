@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -15,19 +13,13 @@ import pytest
 
 import treadle
 from tests.conftest import end_shared_pool
+from tests.held import Held, held, no_collector
 from tests.places import wait_until
 from treadle._core.chunk import Chunk
 from treadle._core.gil import is_gil_enabled
 from treadle._crew.chunking import MAX_CHUNK_BYTES, ChunkSizer
 
 ONCE_AGAIN = treadle.Retry(2, backoff=0.001)
-
-
-class Held:
-    """What a call has in its frame."""
-
-
-held: list[weakref.ref[Held]] = []
 
 
 def fail(item: object) -> Any:
@@ -274,12 +266,8 @@ def an_update_of_a_guarded_value_raises() -> None:
 
 @pytest.fixture
 def _no_collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(logging.getLogger("treadle"), "disabled", True)  # pytest keeps all records, errors included
-    held.clear()
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+    with no_collector(monkeypatch):
+        yield
 
 
 @pytest.mark.usefixtures("_no_collector")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -15,22 +14,10 @@ from typing import Any
 import pytest
 
 import treadle
+from tests.held import held, hold, no_collector
 from tests.places import wait_until
 from treadle._core.gil import is_gil_enabled
 from treadle._run import course
-
-
-class Held:
-    """What the frames of the consumer, and those of the input, have in their variables."""
-
-
-held: list[weakref.ref[Held]] = []
-
-
-def hold() -> Held:
-    here = Held()
-    held.append(weakref.ref(here))
-    return here
 
 
 def rows() -> Iterator[int]:
@@ -85,12 +72,8 @@ FRONTS: dict[str, Callable[[], Any]] = {
 
 @pytest.fixture(autouse=True)
 def _no_collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(logging.getLogger("treadle"), "disabled", True)  # pytest keeps all records, errors included
-    held.clear()
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+    with no_collector(monkeypatch):
+        yield
 
 
 def assert_let_go(before: set[threading.Thread]) -> None:
